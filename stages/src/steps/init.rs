@@ -1,0 +1,40 @@
+//! The adapter that a federation starts from.
+
+use serde::Serialize;
+
+use crate::{
+    edge::In,
+    error::{Error, Result},
+    kinds::{Adapter, AdapterConfig, File},
+    model::{Config, LoraConfig},
+    peft,
+    stage::{Context, Stage},
+};
+
+/// Draws the first adapter: LoRA's A seeded, its B zero, the head seeded.
+#[derive(Debug, Serialize)]
+pub struct Init {
+    /// The base's `config.json`: its shapes, not its weights.
+    pub config: In<File>,
+    /// The label names: the head has a row for each.
+    pub labels: In<File>,
+    /// Rank, alpha, targets and the rest.
+    pub lora: LoraConfig,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Stage for Init {
+    const NAME: &'static str = "init";
+    const VERSION: u32 = 1;
+    type Output = Adapter;
+
+    fn run(&self, cx: &mut Context<'_>) -> Result<()> {
+        let config = Config::parse(&cx.open(&self.config)?.0)?;
+        let labels: Vec<String> = serde_json::from_slice(&cx.open(&self.labels)?.0)
+            .map_err(|e| Error::failed(format!("the stored label names cannot be read: {e}")))?;
+        let tensors = peft::init_adapter(&config, &self.lora, labels.len(), self.seed)?;
+        cx.out().bytes(Adapter::TENSORS, &tensors.to_safetensors()?)?;
+        cx.write_json(Adapter::CONFIG, &AdapterConfig { lora: self.lora.clone(), labels })
+    }
+}
