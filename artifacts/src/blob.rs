@@ -209,8 +209,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
         let lease = store.lease().unwrap();
-        for len in [0, 1, READ as usize, READ as usize + 1, 3 << 20] {
-            let bytes: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+        for len in [0u64, 1, READ, READ + 1, 3 << 20] {
+            let bytes: Vec<u8> = (0..len)
+                .map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1])
+                .collect();
             let blob = store.put_bytes(&lease, &bytes).unwrap();
             assert!(store.has(&blob));
             let read = store.blob(&blob).unwrap();
@@ -239,9 +241,9 @@ mod tests {
         for at in [listing.len() - 1, listing.len() - 2, 0, 20] {
             let mut bytes = listing.clone();
             if at + 1 == listing.len() {
-                bytes.truncate(at)
+                bytes.truncate(at);
             } else {
-                bytes[at] ^= 1
+                bytes[at] ^= 1;
             }
             fs::remove_file(&path).unwrap();
             fs::write(&path, bytes).unwrap();

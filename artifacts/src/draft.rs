@@ -253,7 +253,9 @@ mod tests {
         let store = Store::open(&dir.path().join("store")).unwrap();
         let lease = store.lease().unwrap();
         let mut draft = store.draft(&lease).unwrap();
-        let long: Vec<u8> = (0..300_000u32).map(|i| (i % 253) as u8).collect();
+        let long: Vec<u8> = (0..300_000u32)
+            .map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1])
+            .collect();
         let mut file = draft.file("deep/long").unwrap();
         let mut cut = draft.file("cut").unwrap();
         file.write_all(&long).unwrap();

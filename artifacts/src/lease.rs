@@ -14,7 +14,7 @@ use crate::error::{At, Result};
 use crate::holder::{self, Holder};
 use crate::{Store, files};
 
-const HEARTBEAT: Duration = Duration::from_secs(60);
+const HEARTBEAT: Duration = Duration::from_mins(1);
 /// A holder that cannot be asked is taken for dead after this long without a heartbeat.
 const SILENCE: Duration = Duration::from_mins(15);
 
@@ -55,11 +55,11 @@ impl Lease {
             let start = fs::metadata(&new).and_then(|m| m.modified()).at(&new)?;
             let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
             let start = (since.as_secs(), since.subsec_nanos());
-            let content = serde_json::to_vec(&Content {
+            let content = Content {
                 holder: holder.clone(),
                 start,
-            });
-            fs::write(&new, content.expect("a lease is plain data")).at(&new)?;
+            };
+            fs::write(&new, serde_json::to_vec(&content).at(&new)?).at(&new)?;
             let file = store.folder("leases").join(&id);
             if files::rename_if_absent(&new, &file).at(&file)? {
                 let staging = tmp.join(&id);

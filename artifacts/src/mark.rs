@@ -8,7 +8,7 @@ use crate::gc::Policy;
 use crate::layout::Area;
 use crate::pin::Root;
 use crate::run::Kept;
-use crate::{Digest, RunInfo, Store, record, sweep};
+use crate::{Digest, RunInfo, Store, Tree, record, sweep};
 
 /// The keys that kept runs and pins name, and the runs that the policy gives up.
 pub(crate) struct Roots {
@@ -114,7 +114,7 @@ impl Marks {
         };
         self.live.extend(
             tree.iter()
-                .flat_map(|tree| tree.iter())
+                .flat_map(Tree::iter)
                 .map(|(_, blob)| blob.digest),
         );
         Ok(())

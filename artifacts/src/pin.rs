@@ -46,7 +46,7 @@ impl Store {
     pub fn pin(&self, name: &str, pin: &Pin) -> Result<()> {
         run::check_id(name)?;
         let staged = self.folder("tmp").join(format!("pin-{}", holder::unique()));
-        let bytes = serde_json::to_vec(pin).expect("a pin is plain data");
+        let bytes = serde_json::to_vec(pin).at(&staged)?;
         files::write(&staged, &bytes, 0o644).at(&staged)?;
         let path = self.folder("pins").join(name);
         files::rename(&staged, &path).at(&path)

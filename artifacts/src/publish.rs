@@ -62,6 +62,7 @@ impl Store {
     /// # Errors
     /// [`Error::Pruned`] if a blob that the record names is not there: the lease was not held since
     /// before it was put. [`Error::Io`] if the store cannot be written.
+    #[expect(clippy::needless_pass_by_value, reason = "a record is published once")]
     pub fn publish(&self, lease: &Lease, record: NewRecord) -> Result<Published> {
         let (staged, place) = self.stage(lease, &record)?;
         loop {
@@ -95,6 +96,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::publish`].
+    #[expect(clippy::needless_pass_by_value, reason = "a record is published once")]
     pub fn replace(&self, lease: &Lease, record: NewRecord) -> Result<()> {
         let (staged, place) = self.stage(lease, &record)?;
         files::rename(&staged, &place).at(&place)
@@ -204,7 +206,7 @@ mod tests {
             (found.tree, found.listing),
             (two.output.blob, Some(two.output.tree))
         );
-        assert_eq!(found.metrics["loss"], 0.5);
+        assert_eq!(found.metrics["loss"].to_bits(), 0.5f64.to_bits());
         assert!(store.touch(&key).unwrap());
         assert_eq!(
             store.record(&key).unwrap().unwrap().manifest,

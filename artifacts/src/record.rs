@@ -224,6 +224,10 @@ mod number {
 
     use serde::{Deserialize, Deserializer, Serializer, de};
 
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "the signature is serde's"
+    )]
     pub(super) fn serialize<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&format_args!("{value:?}"))
     }

@@ -14,6 +14,8 @@ use crate::{BlobRef, Digest, blob, files, holder};
 
 /// A file that was written this short a time before it was hashed is not trusted.
 const UNSETTLED: Duration = Duration::from_secs(2);
+/// What was learnt of a file of this size (bytes) is saved at once.
+const LARGE: u64 = 64 << 20;
 /// Past this many files those that are gone or changed are not worth looking for: it starts anew.
 const MOST: usize = 100_000;
 
@@ -78,6 +80,12 @@ impl StatCache {
                 },
             );
             known.is_changed = true;
+            drop(known);
+            if before.size >= LARGE {
+                // A killed process should not cost a second reading of 13 GB. It is a cache: if it
+                // cannot be written now, that is told when the caller saves it.
+                drop(self.save());
+            }
         }
         Ok(BlobRef {
             digest,
@@ -107,8 +115,8 @@ impl StatCache {
         if all.len() > MOST {
             all.clone_from(&known.files);
         }
-        let bytes = serde_json::to_vec(&all).expect("a stat cache is plain data");
         let new = fresh(file);
+        let bytes = serde_json::to_vec(&all).at(&new)?;
         files::write(&new, &bytes, 0o644).at(&new)?;
         files::rename(&new, file).at(file)?;
         known.is_changed = false;

@@ -44,9 +44,12 @@ pub struct Problem {
     pub moved: Option<PathBuf>,
 }
 
+/// Makes a key from a manifest again, as only the caller can; `None` for what is no manifest.
+type KeyOf<'a> = &'a dyn Fn(&Value) -> Option<Digest>;
+
 impl Store {
     /// Checks the structure: records are whole, their keys are those of their manifests (by
-    /// `key_of`), and what they name has the right length. With `content`, that fraction of the
+    /// `key_of`, `None` for what is no manifest), and what they name has the right length. With `content`, that fraction of the
     /// blobs (1.0: all) is hashed again.
     ///
     /// What is damaged is moved to `quarantine/`, with the records that name it: the next run makes
@@ -54,11 +57,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Io`] if the store cannot be read. Damage is not an error but a finding.
-    pub fn verify(
-        &self,
-        content: Option<f64>,
-        key_of: &dyn Fn(&Value) -> Digest,
-    ) -> Result<Findings> {
+    pub fn verify(&self, content: Option<f64>, key_of: KeyOf<'_>) -> Result<Findings> {
         // Another sample each time, so that repeated checks reach everything.
         let salt = match content {
             Some(_) => self
@@ -144,7 +143,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn records(&mut self, key_of: &dyn Fn(&Value) -> Digest) -> Result<()> {
+    fn records(&mut self, key_of: KeyOf<'_>) -> Result<()> {
         for shard in sweep::shards(self.store, Area::Records)? {
             for seen in sweep::shard(self.store, Area::Records, &shard)? {
                 let Some(bytes) = self.store.record_bytes(&seen.digest)? else {
@@ -168,13 +167,13 @@ impl Check<'_> {
         &mut self,
         key: &Digest,
         bytes: &[u8],
-        key_of: &dyn Fn(&Value) -> Digest,
+        key_of: KeyOf<'_>,
     ) -> Result<Result<(), String>> {
         let record = match record::whole(key, bytes) {
             Ok(record) => record,
             Err(why) => return Ok(Err(why.to_owned())),
         };
-        if key_of(&record.manifest) != *key {
+        if key_of(&record.manifest) != Some(*key) {
             return Ok(Err("its key is not that of its manifest".to_owned()));
         }
         let found = record.found;
@@ -189,8 +188,7 @@ impl Check<'_> {
             return Ok(Err(why));
         }
         let tree = match (found.listing, self.store.tree(&found.tree)) {
-            (Some(tree), _) => tree,
-            (None, Ok(Some(tree))) => tree,
+            (Some(tree), _) | (None, Ok(Some(tree))) => tree,
             (None, Ok(None)) => return Ok(Ok(())),
             (None, Err(Error::Damaged { path, why })) => {
                 self.damaged_blob(What::Blob, &path, &found.tree.digest, why);

@@ -199,7 +199,7 @@ fn runs_past_the_policy_go_and_what_only_they_reached() {
         "what a kept run shares stays"
     );
     let within = Policy {
-        keep_within: Some(Duration::from_secs(3600)),
+        keep_within: Some(Duration::from_hours(1)),
         ..last
     };
     assert_eq!(
