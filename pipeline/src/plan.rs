@@ -1,7 +1,7 @@
 //! The DAG of steps, and what of it is done already.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, btree_map::Entry},
     sync::Arc,
 };
 
@@ -89,7 +89,7 @@ impl Plan {
     pub fn new(variants: Vec<Variant>) -> Result<Self> {
         let many = variants.len();
         let mut plan = Self::default();
-        let mut known: HashMap<String, usize> = HashMap::new();
+        let mut known: BTreeMap<String, usize> = BTreeMap::new();
         let mut used: Vec<usize> = Vec::new();
         let mut labels: Vec<String> = Vec::new();
         for variant in variants {
@@ -208,7 +208,7 @@ impl State {
 /// Finds where edges lead, remembering the listings that it read.
 pub struct Places<'a> {
     store: Option<&'a Store>,
-    listings: HashMap<Digest, Option<Tree>>,
+    listings: BTreeMap<Digest, Option<Tree>>,
 }
 
 /// Where an edge leads, or why that is not known.
@@ -227,7 +227,7 @@ pub enum Leads {
 impl<'a> Places<'a> {
     /// Listings are read from `store`.
     pub fn new(store: Option<&'a Store>) -> Self {
-        Self { store, listings: HashMap::new() }
+        Self { store, listings: BTreeMap::new() }
     }
 
     /// Where `part` of the tree `at` lies; `listing` is used if the record held it.
@@ -248,8 +248,8 @@ impl<'a> Places<'a> {
 
     fn listing(&mut self, at: BlobRef) -> Result<Option<&Tree>> {
         let tree = match self.listings.entry(at.digest) {
-            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::hash_map::Entry::Vacant(unknown) => {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
                 let tree = match self.store {
                     Some(store) => store.tree(&at)?,
                     None => None,
@@ -278,24 +278,29 @@ impl Plan {
         let mut places = Places::new(store);
         let mut states: Vec<State> = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
-            let state = self.state(step, &states, store, &mut places)?;
+            let state = step.state(&states, store, &mut places)?;
             states.push(state);
         }
         Ok(states)
     }
+}
 
-    fn state(
+impl Step {
+    /// What of this step is done already. `states` holds at least those of the steps before it.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn state(
         &self,
-        step: &Step,
         states: &[State],
         store: Option<&Store>,
         places: &mut Places<'_>,
     ) -> Result<State> {
-        if step.unresolved {
+        if self.unresolved {
             return Ok(State::After);
         }
         let mut leads: Vec<(&str, Digest)> = Vec::with_capacity(step.deps.len());
-        for dep in &step.deps {
+        for dep in &self.deps {
             let State::Reused { found, .. } = &states[dep.step] else { return Ok(State::After) };
             match places.find(found.tree, found.listing.as_ref(), dep.part.as_deref())? {
                 Leads::To(place) => leads.push((&dep.edge, place.digest())),
@@ -303,7 +308,7 @@ impl Plan {
             }
         }
         let resolve = |name: &str| leads.iter().find(|(edge, _)| *edge == name).map(|(_, d)| *d);
-        let key = step.action().key(&resolve).with_context(|| format!("step `{}`", step.name))?;
+        let key = self.action().key(&resolve).with_context(|| format!("step `{}`", self.name))?;
         let found = match store {
             Some(store) => store.find(&key)?,
             None => None,

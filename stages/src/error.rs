@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::{evaluate::EvaluateError, local_train::TrainError};
+
 /// Why a step, or the check before it, failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -73,6 +75,58 @@ impl Error {
         match self {
             Self::Input { hint, .. } | Self::Failed { hint, .. } => hint.as_deref(),
             _ => None,
+        }
+    }
+}
+
+/// What a part of the work says of the user's input.
+macro_rules! from_input {
+    ($($error:ty),* $(,)?) => {
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::input(error.to_string())
+            }
+        })*
+    };
+}
+
+from_input!(crate::model::ConfigError, crate::model::LoraError, crate::model::WeightsError);
+
+/// What a part of the work says of files that fedpipe wrote itself, or of the work.
+macro_rules! from_failure {
+    ($($error:ty),* $(,)?) => {
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::failed(error.to_string())
+            }
+        })*
+    };
+}
+
+from_failure!(
+    crate::aggregate::AggregateError,
+    crate::peft::AdapterError,
+    crate::token_set::TokenSetError,
+);
+
+impl From<TrainError> for Error {
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::Stopped => Self::Stopped,
+            TrainError::NotFinite { .. } | TrainError::Device(_) => Self::failed(error.to_string()),
+            other => Self::input(other.to_string()),
+        }
+    }
+}
+
+impl From<EvaluateError> for Error {
+    fn from(error: EvaluateError) -> Self {
+        match error {
+            EvaluateError::Stopped => Self::Stopped,
+            EvaluateError::NotFinite { .. } | EvaluateError::Device(_) => {
+                Self::failed(error.to_string())
+            }
+            other => Self::input(other.to_string()),
         }
     }
 }

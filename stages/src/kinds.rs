@@ -58,7 +58,7 @@ impl Artifact for TokenSet {
 
 impl Open for TokenSet {
     fn open(from: Opened<'_>) -> Result<Self> {
-        Self::from_safetensors(&from.entry()?)
+        Ok(Self::from_bytes(&from.entry()?)?)
     }
 }
 

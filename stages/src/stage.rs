@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::ControlFlow,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -202,6 +203,11 @@ impl<'a> Context<'a> {
     /// Whether the user asked to stop. Long work looks often.
     pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// The same as [`Context::stopped`], in the form that loops take.
+    pub fn go_on(&self) -> ControlFlow<()> {
+        if self.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// What this process holds beyond a step: the device, loaded bases, the Hub.

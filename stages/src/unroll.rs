@@ -10,7 +10,7 @@ use artifacts::BlobRef;
 use indexmap::IndexMap;
 
 use crate::{
-    download::RepoKind,
+    download::Kind,
     edge::{Artifact, In},
     error::Result,
     kinds::Adapter,
@@ -39,7 +39,7 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Revision {
     /// Model or dataset.
-    pub kind: RepoKind,
+    pub kind: Kind,
     /// `owner/name`.
     pub repo: String,
     /// `main`.
@@ -52,6 +52,8 @@ pub trait Sources {
     fn digest(&self, path: &Path) -> Result<BlobRef>;
     /// The commit that a revision was resolved to, if that is known without the network.
     fn commit(&self, revision: &Revision) -> Option<String>;
+    /// Where a file of a repository at a commit lies, if it is cached.
+    fn cached(&self, kind: Kind, repo: &str, commit: &str, file: &str) -> Option<PathBuf>;
     /// The folder from which the relative paths in a field of a stage start.
     fn folder(&self, stage: &str, field: &str) -> PathBuf;
 }

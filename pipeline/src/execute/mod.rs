@@ -5,12 +5,11 @@ mod status;
 mod work;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
-    time::Instant,
 };
 
 use anyhow::Result;
@@ -119,7 +118,7 @@ struct Coordinator<'a> {
     reused: Vec<bool>,
     dependents: Vec<Vec<usize>>,
     /// Steps of other names with the key of one that is queued or running.
-    followers: HashMap<Digest, Vec<usize>>,
+    followers: BTreeMap<Digest, Vec<usize>>,
     pending: VecDeque<usize>,
     in_flight: usize,
     failed: Vec<(String, Error)>,
@@ -156,7 +155,7 @@ impl<'a> Coordinator<'a> {
             again: vec![false; n],
             reused: vec![false; n],
             dependents,
-            followers: HashMap::new(),
+            followers: BTreeMap::new(),
             pending: VecDeque::new(),
             in_flight: 0,
             failed: Vec::new(),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    aggregate::{self, Rule},
+    aggregate::{Rule, Update},
     check::Check,
     edge::In,
     error::{Error, Result},
@@ -51,7 +51,7 @@ impl Stage for Aggregate {
         for edge in &self.clients {
             clients.push(cx.open(edge)?);
         }
-        let mut weighted = Vec::with_capacity(clients.len());
+        let mut updates = Vec::with_capacity(clients.len());
         let (mut examples, mut loss) = (0u64, 0.0f64);
         for (client, edge) in clients.iter().zip(&self.clients) {
             let trained = client.trained.as_ref().ok_or_else(|| {
@@ -59,11 +59,11 @@ impl Stage for Aggregate {
             })?;
             examples += trained.examples;
             loss += trained.mean_loss * trained.examples as f64;
-            weighted.push((trained.examples, &client.tensors));
+            updates.push(Update { examples: trained.examples, adapter: &client.tensors });
         }
-        let tensors = aggregate::aggregate(self.rule, &weighted)?;
+        let tensors = self.rule.aggregate(&updates)?;
         cx.metric("train_loss", loss / examples.max(1) as f64);
-        cx.out().bytes(Adapter::TENSORS, &tensors.to_safetensors()?)?;
+        cx.out().bytes(Adapter::TENSORS, &tensors.to_safetensors())?;
         cx.write_json(Adapter::CONFIG, &start.config)
     }
 }

@@ -92,8 +92,8 @@ impl Stage for Evaluate {
 
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {
         let tokens = cx.tree(&self.on)?;
-        let set = TokenSet::from_safetensors(&tokens.blob(&self.split)?)?;
-        if set.labels.iter().all(|&label| label < 0) {
+        let set = TokenSet::from_bytes(&tokens.blob(&self.split)?)?;
+        if set.labels().iter().all(|&label| label < 0) {
             return Err(Error::input(format!("the split `{}` has no labels to score against", self.split)));
         }
         let base = load_base(cx, &self.base)?;
@@ -103,11 +103,10 @@ impl Stage for Evaluate {
             &adapter.tensors,
             &adapter.config.lora,
             &set,
-            adapter.config.labels.len(),
             self.batch,
-            &mut |done, total| {
-                cx.progress(done, total, "examples");
-                if cx.stopped() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
+            &mut |at| {
+                cx.progress(at.step, at.steps, "batches");
+                cx.go_on()
             },
         )?;
         cx.metric("accuracy", scores.accuracy);

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::{
+    check::Check,
     edge::In,
     error::{Error, Result},
     kinds::{Adapter, AdapterConfig, File},
@@ -33,8 +34,19 @@ impl Stage for Init {
         let config = Config::parse(&cx.open(&self.config)?.0)?;
         let labels: Vec<String> = serde_json::from_slice(&cx.open(&self.labels)?.0)
             .map_err(|e| Error::failed(format!("the stored label names cannot be read: {e}")))?;
-        let tensors = peft::init_adapter(&config, &self.lora, labels.len(), self.seed)?;
-        cx.out().bytes(Adapter::TENSORS, &tensors.to_safetensors()?)?;
+        self.lora.check(&config)?;
+        let tensors = peft::init_adapter(&config, &self.lora, labels.len(), self.seed);
+        cx.out().bytes(Adapter::TENSORS, &tensors.to_safetensors())?;
         cx.write_json(Adapter::CONFIG, &AdapterConfig { lora: self.lora.clone(), labels })
+    }
+}
+
+/// Says what is wrong with LoRA's numbers for the base that an edge leads to, as far as the base is
+/// known.
+pub(crate) fn check_lora(lora: &LoraConfig, base: &str, path: &str, check: &mut Check<'_>) {
+    let config = check.config(base);
+    for fault in lora.faults(config.as_ref()) {
+        let field = fault.field();
+        check.complain(format!("{path}.{field}"), fault.to_string(), fault.help());
     }
 }

@@ -81,7 +81,7 @@ impl Default for Local {
             steps: None,
             batch: 16,
             accumulate: 1,
-            optimizer: Optimizer::default(),
+            optimizer: Optimizer::adamw(5e-4),
             schedule: Schedule::Constant,
             warmup_steps: 0,
             clip: None,
@@ -121,8 +121,8 @@ impl Local {
         let clip = self.clip.is_none_or(|c| c > 0.0 && c.is_finite());
         check.require(clip, at("clip"), "the bound on the gradient's norm must be above 0");
         check.require(self.prox >= 0.0 && self.prox.is_finite(), at("prox"), "`prox` cannot be below 0");
-        if let Some(wrong) = self.optimizer.wrong() {
-            check.complain(at("optimizer"), wrong, None);
+        if let Err(wrong) = self.optimizer.check() {
+            check.complain(at("optimizer"), wrong.to_string(), None);
         }
         if let Schedule::Linear { to, over_rounds } = self.schedule {
             let path = at("schedule.over_rounds");
@@ -170,7 +170,7 @@ impl Stage for LocalTraining {
         };
         let mut trained = local_train::train(&base, &[job], &self.local, &mut |at| {
             cx.progress(at.step, at.steps, "steps");
-            if cx.stopped() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
+            cx.go_on()
         })?;
         let trained = trained.remove(0);
         let counts = Trained {
@@ -181,7 +181,7 @@ impl Stage for LocalTraining {
             last_loss: trained.last_loss,
         };
         cx.metric("train_loss", counts.mean_loss);
-        cx.out().bytes(Adapter::TENSORS, &trained.adapter.to_safetensors()?)?;
+        cx.out().bytes(Adapter::TENSORS, &trained.adapter.to_safetensors())?;
         cx.write_json(Adapter::CONFIG, &start.config)?;
         cx.write_json(Adapter::TRAINED, &counts)
     }

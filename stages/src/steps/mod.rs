@@ -8,6 +8,7 @@ mod federate;
 mod init;
 mod local_training;
 mod model;
+mod origin;
 mod partition;
 mod tokenize;
 mod train;

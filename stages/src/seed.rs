@@ -1,0 +1,93 @@
+//! Named randomness: every draw belongs to a purpose, and never depends on what was drawn before it.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+
+/// The context of the key derivation; changing it changes every result.
+const CONTEXT: &str = "fedpipe seed v1";
+
+/// The seed of one purpose, such as `&["partition", "shards"]`.
+pub fn derive(seed: u64, purpose: &[&str]) -> u64 {
+    let key = key(seed, purpose);
+    let mut first = [0; 8];
+    first.copy_from_slice(&key[..8]);
+    u64::from_le_bytes(first)
+}
+
+/// The generator of one purpose.
+pub fn rng(seed: u64, purpose: &[&str]) -> ChaCha8Rng {
+    ChaCha8Rng::from_seed(key(seed, purpose))
+}
+
+/// Parts are length-prefixed, or `["ab", "c"]` and `["a", "bc"]` would share a stream.
+fn key(seed: u64, purpose: &[&str]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
+    hasher.update(&seed.to_le_bytes());
+    for part in purpose {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// A stream of random numbers that belongs to one name.
+pub struct Draws(ChaCha8Rng);
+
+impl Draws {
+    /// The stream that `purpose` and `parts` name under `seed`.
+    pub fn named(seed: u64, purpose: &str, parts: &[&str]) -> Self {
+        let purpose: Vec<&str> = std::iter::once(purpose).chain(parts.iter().copied()).collect();
+        Self(rng(seed, &purpose))
+    }
+
+    /// Sixteen random bits, two draws to a word.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        self.0.fill_bytes(bytes);
+    }
+
+    /// A number in `[0, 1)`, on a grid of 2⁻⁵³.
+    pub fn unit(&mut self) -> f64 {
+        (self.0.next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
+    }
+
+    /// A whole number in `[0, bound)`, without bias; `bound` is at least 1.
+    pub fn below(&mut self, bound: usize) -> usize {
+        let bound = bound.max(1) as u64;
+        // Numbers above the last full multiple of `bound` would favour the small remainders.
+        let zone = u64::MAX - (u64::MAX % bound + 1) % bound;
+        loop {
+            let draw = self.0.next_u64();
+            if draw <= zone {
+                return usize::try_from(draw % bound).expect("a remainder of a usize fits a usize");
+            }
+        }
+    }
+
+    /// A standard normal number (Box and Muller's cosine branch).
+    pub fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.unit()).cos()
+    }
+
+    /// Puts `items` into a random order (Fisher and Yates, from the back).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart() {
+        let first = derive(1, &["a", "b", "c"]);
+        assert_eq!(first, derive(1, &["a", "b", "c"]));
+        assert_ne!(first, derive(1, &["a", "bc"]));
+        assert_ne!(first, derive(1, &["ab", "c"]));
+        assert_ne!(first, derive(2, &["a", "b", "c"]));
+    }
+}
