@@ -96,7 +96,7 @@ pub fn key_of_manifest(manifest: &Value) -> Result<Digest> {
 }
 
 fn key_of_text(text: &str) -> Digest {
-    Digest::from_bytes(blake3::derive_key(CONTEXT, text.as_bytes()))
+    Digest::derive(CONTEXT, text.as_bytes())
 }
 
 fn resolved(value: &Value, resolve: Resolve<'_>) -> Value {

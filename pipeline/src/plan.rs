@@ -299,7 +299,7 @@ impl Step {
         if self.unresolved {
             return Ok(State::After);
         }
-        let mut leads: Vec<(&str, Digest)> = Vec::with_capacity(step.deps.len());
+        let mut leads: Vec<(&str, Digest)> = Vec::with_capacity(self.deps.len());
         for dep in &self.deps {
             let State::Reused { found, .. } = &states[dep.step] else { return Ok(State::After) };
             match places.find(found.tree, found.listing.as_ref(), dep.part.as_deref())? {

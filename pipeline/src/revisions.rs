@@ -3,7 +3,7 @@
 use std::{fs, io, path::PathBuf};
 
 use anyhow::{Context as _, Result};
-use stages::unroll::Revision;
+use stages::{download::Kind, unroll::Revision};
 
 /// A folder with one small file a revision.
 pub struct Revisions {
@@ -19,7 +19,11 @@ impl Revisions {
     fn file(&self, revision: &Revision) -> PathBuf {
         let repo = revision.repo.replace('/', "--");
         let name = revision.revision.replace('/', "--");
-        self.folder.join(format!("{}--{repo}@{name}", revision.kind))
+        let kind = match revision.kind {
+            Kind::Model => "models",
+            Kind::Dataset => "datasets",
+        };
+        self.folder.join(format!("{kind}--{repo}@{name}"))
     }
 
     /// The commit that was recorded.

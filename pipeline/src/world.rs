@@ -5,10 +5,10 @@ use std::{
     sync::OnceLock,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use artifacts::{BlobRef, StatCache, Store};
 use stages::{
-    download::{self, HubSettings},
+    download::{Hub, HubSettings, Kind, cache::HubCache},
     unroll::{Revision, Sources},
 };
 
@@ -51,6 +51,12 @@ impl World {
         Ok(self.store.get_or_init(|| store))
     }
 
+    /// Removes a store that this process made and in which nothing was done.
+    pub fn unmake_store(&self) -> Result<()> {
+        std::fs::remove_dir_all(&self.root)
+            .with_context(|| format!("cannot remove {}", self.root.display()))
+    }
+
     /// The store's folder.
     pub fn root(&self) -> &Path {
         &self.root
@@ -76,21 +82,15 @@ impl World {
         let mut resolved = Vec::new();
         for revision in revisions {
             if refresh || known.commit(revision).is_none() {
-                resolved.push((revision.clone(), self.ask(revision, refresh)?));
+                resolved.push((revision.clone(), self.ask(revision)?));
             }
         }
         Ok(resolved)
     }
 
-    /// Without a network, what another program left in the cache is as good as the Hub's answer.
-    fn ask(&self, revision: &Revision, refresh: bool) -> Result<String> {
+    fn ask(&self, revision: &Revision) -> Result<String> {
         let Revision { kind, repo, revision: name } = revision;
-        let answer = download::Hub::new(&self.hub)?.resolve(*kind, repo, name);
-        let cached = || download::cached_commit(&self.hub, *kind, repo, name);
-        match answer {
-            Err(error) if !refresh => cached().ok_or_else(|| error.into()),
-            answer => Ok(answer?),
-        }
+        Ok(Hub::new(&self.hub)?.resolve(*kind, repo, name)?)
     }
 
     /// Records resolved commits in the store.
@@ -114,14 +114,12 @@ impl Sources for Seen<'_> {
 
     fn commit(&self, revision: &Revision) -> Option<String> {
         let known = Revisions::of(&self.world.root).commit(revision);
-        known.or_else(|| {
-            download::cached_commit(
-                &self.world.hub,
-                revision.kind,
-                &revision.repo,
-                &revision.revision,
-            )
-        })
+        let cache = HubCache::new(&self.world.hub.cache);
+        known.or_else(|| cache.commit(revision.kind, &revision.repo, &revision.revision))
+    }
+
+    fn cached(&self, kind: Kind, repo: &str, commit: &str, file: &str) -> Option<PathBuf> {
+        HubCache::new(&self.world.hub.cache).file(kind, repo, commit, file)
     }
 
     fn folder(&self, stage: &str, field: &str) -> PathBuf {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::Desk;
 use crate::{
     failure::{Exit, Failure},
-    ui::size,
+    ui::style::size,
 };
 
 /// Remove what no kept run needs
@@ -63,7 +63,8 @@ impl Gc {
         if self.dry_run || desk.out.verbose() {
             for item in &swept.items {
                 let bytes = size(item.bytes);
-                desk.out.line(&format!("{:>10}  {:<7} {} ({})", bytes, item.what, item.id, item.why))?;
+                let what = format!("{:?}", item.what).to_lowercase();
+                desk.out.line(&format!("{bytes:>10}  {what:<7} {} ({})", item.id, item.why))?;
             }
         }
         let verb = if self.dry_run { "would remove" } else { "removed" };

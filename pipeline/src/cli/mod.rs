@@ -11,7 +11,6 @@ mod verify;
 mod why;
 
 use std::{
-    ffi::OsString,
     path::PathBuf,
     process::ExitCode,
 };

@@ -10,14 +10,14 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
-use stages::{device::DeviceChoice, error::Error, session::Session, stage::Needs};
+use stages::{device::DeviceChoice, session::Session, stage::Needs};
 
 use super::{Desk, GraphArgs, device};
 use crate::{
     clock,
     event::{Event, Sink as _},
     execute::{self, Settings, Shop, Sizes, Tally},
-    failure::{Exit, Failure},
+    failure::{self, Exit, Failure},
     plan::{Plan, State},
     project::Project,
     world::World,
@@ -68,17 +68,17 @@ impl Run {
         let id = clock::run_id();
         let run = store.new_run(&id, &self.description(&id, &project, &plan, &states))?;
         let lease = store.lease()?;
-        let mut sink = desk.out.sink(&run, start)?;
+        let mut sink = desk.out.sink(run.journal()?, run.metrics()?, start);
         let host = clock::host();
         let stop = &STOP;
         let shop = Shop { store, lease: &lease, session: &session, stop, host: &host, now: clock::now };
         sink.event(&planned(&id, &states));
         let settings = Settings { sizes: self.sizes(&session, &states, &plan)?, keep_going: self.keep_going };
-        let tally = execute::execute(&plan, states, &shop, settings, &mut *sink)?;
+        let tally = execute::execute(&plan, states, &shop, settings, &mut sink)?;
         store.sync()?;
         let exit = exit_of(&tally);
         sink.event(&ended(&id, &tally, plan.steps.len(), start));
-        drop(sink);
+        sink.close()?;
         if exit == Exit::Usage && tally.ran == 0 {
             // Wrong input found by the first step: as if the command had not been given.
             run.remove()?;
@@ -186,11 +186,7 @@ fn exit_of(tally: &Tally) -> Exit {
     }
     let mut exit = Exit::Done;
     for (_, error) in &tally.failed {
-        let this = match error {
-            Error::Input { .. } => Exit::Usage,
-            Error::Store(_) => Exit::Store,
-            _ => Exit::StepFailed,
-        };
+        let this = failure::kind(error);
         if exit == Exit::Done || this == Exit::Store {
             exit = this;
         }

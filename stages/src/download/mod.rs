@@ -14,7 +14,7 @@ pub use hub::{Hub, HubSettings};
 use std::ops::ControlFlow;
 
 /// What a repository on the Hub holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A model.
     Model,

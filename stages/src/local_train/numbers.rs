@@ -79,7 +79,8 @@ impl Optimizer {
         }
     }
 
-    fn check(&self) -> Result<(), NumbersError> {
+    /// Whether every number lies in its range.
+    pub fn check(&self) -> Result<(), NumbersError> {
         positive("lr", self.lr())?;
         if let Self::AdamW {
             weight_decay,
@@ -106,11 +107,13 @@ impl Optimizer {
 }
 
 /// How one client is trained in one round. Round r does not know how many rounds there are.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LocalNumbers {
     /// Passes over the examples; 1 where neither this nor `steps` is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<u32>,
     /// Optimizer steps; goes before `epochs`, and begins a new pass whenever one ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u32>,
     /// Examples in one pass over the base.
     pub batch: usize,
@@ -125,6 +128,7 @@ pub struct LocalNumbers {
     /// Steps over which the learning rate rises from 0, in this local training.
     pub warmup_steps: u32,
     /// The largest norm of a client's whole gradient.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
     /// μ of the proximal term `μ/2·|w - w₀|²` over what is trained.
     pub prox: f64,

@@ -41,6 +41,17 @@ pub enum LoraError {
     },
 }
 
+impl LoraError {
+    /// The field of [`LoraConfig`] that is to blame.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Range { field, .. } => field,
+            Self::Target { .. } | Self::Targets(_) => "targets",
+            Self::Layers { .. } => "layers",
+        }
+    }
+}
+
 fn hint(nearest: Option<&str>) -> String {
     nearest
         .map(|name| format!(" (did you mean `{name}`?)"))
@@ -123,13 +134,20 @@ impl LoraConfig {
 
     /// Whether a base of `config` can take this adapter.
     pub fn check(&self, config: &Config) -> Result<(), LoraError> {
-        let range = |field, value, expected| {
-            Err(LoraError::Range {
-                field,
-                value,
-                expected,
-            })
-        };
+        self.check_numbers()?;
+        match self.layers {
+            Layers::Last(last) if last == 0 || last > config.layers => {
+                return Err(LoraError::Layers { last, layers: config.layers });
+            }
+            _ => {}
+        }
+        self.check_targets(config.family.targets())
+    }
+
+    /// Whether the numbers lie in their ranges, whatever the base is.
+    pub fn check_numbers(&self) -> Result<(), LoraError> {
+        let range =
+            |field, value, expected| Err(LoraError::Range { field, value, expected });
         if self.rank == 0 {
             return range("rank", 0.0, "it is at least 1");
         }
@@ -139,16 +157,7 @@ impl LoraConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return range("dropout", self.dropout, "it is at least 0 and below 1");
         }
-        match self.layers {
-            Layers::Last(last) if last == 0 || last > config.layers => {
-                return Err(LoraError::Layers {
-                    last,
-                    layers: config.layers,
-                });
-            }
-            _ => {}
-        }
-        self.check_targets(config.family.targets())
+        Ok(())
     }
 
     fn check_targets(&self, known: &'static [&'static str]) -> Result<(), LoraError> {

@@ -44,9 +44,11 @@ impl Stage for Init {
 /// Says what is wrong with LoRA's numbers for the base that an edge leads to, as far as the base is
 /// known.
 pub(crate) fn check_lora(lora: &LoraConfig, base: &str, path: &str, check: &mut Check<'_>) {
-    let config = check.config(base);
-    for fault in lora.faults(config.as_ref()) {
-        let field = fault.field();
-        check.complain(format!("{path}.{field}"), fault.to_string(), fault.help());
+    let fault = match check.config(base) {
+        Some(config) => lora.check(&config),
+        None => lora.check_numbers(),
+    };
+    if let Err(fault) = fault {
+        check.complain(format!("{path}.{}", fault.field()), fault.to_string(), None);
     }
 }

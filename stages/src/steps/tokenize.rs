@@ -40,7 +40,7 @@ impl GraphStage for Tokenize {
     fn check(&self, name: &str, check: &mut Check<'_>) {
         let path = format!("{name}.max_len");
         check.require(self.max_len > 0, path.clone(), "a text must keep at least one token");
-        let most = check.config(self.with.name()).and_then(|config| config.max_positions);
+        let most = check.config(self.with.name()).map(|config| config.max_positions);
         if let Some(most) = most {
             let message = format!("`max_len` is {}, but the model knows {most} positions", self.max_len);
             check.require(self.max_len <= most, path, message);

@@ -76,18 +76,15 @@ pub fn tokenize(
         splits: IndexMap::new(),
     };
     for (name, split) in &corpus.splits {
-        let mut set = TokenSet::default();
-        let mut lengths = Lengths {
-            examples: split.len(),
-            ..Lengths::default()
-        };
         let encoded = tokenizer.encode_all(&split.texts(), max_len)?;
-        for (encoded, label) in encoded.iter().zip(split.labels()) {
-            set.push(&encoded.ids, label);
-            lengths.tokens += encoded.ids.len();
-            lengths.longest = lengths.longest.max(encoded.ids.len());
-            lengths.truncated += usize::from(encoded.truncated);
-        }
+        let lengths = Lengths {
+            examples: split.len(),
+            tokens: encoded.iter().map(|text| text.ids.len()).sum(),
+            longest: encoded.iter().map(|text| text.ids.len()).max().unwrap_or(0),
+            truncated: encoded.iter().filter(|text| text.truncated).count(),
+        };
+        let ids = encoded.iter().map(|text| text.ids.as_slice());
+        let set = TokenSet::from_examples(ids.zip(split.labels()))?;
         sets.insert(name.clone(), set);
         info.splits.insert(name.clone(), lengths);
     }
