@@ -1,7 +1,8 @@
 //! The store: what a step made, kept under the hash of what went into it.
 //!
-//! It knows no tensors, no graph files and no terminal. It reads neither the environment nor the clock: time is the
-//! modification time of a file that it has just made, so that every machine on a shared file system agrees on it.
+//! It knows no tensors, no graph files and no terminal. It reads neither the environment nor the
+//! clock: time is the modification time of a file that it has just made, so that every machine on a
+//! shared file system agrees on it.
 //!
 //! | name | what it is |
 //! |---|---|
@@ -15,12 +16,14 @@
 //!
 //! # Why nothing in use is ever lost
 //!
-//! A writer holds a lease from before its first touch until after its last use. It *touches* a blob before it relies on
-//! it (never "does it exist?"), and publishes a record only after touching all the blobs that the record names. The
-//! collector measures the store's time, then reads the leases, then the roots; nothing as new as the floor (the store's
-//! time less a grace, or the start of the oldest live lease) is a candidate. A candidate is renamed into `trash/`, looked
-//! at again, and put back if its time has moved. Each step is one atomic rename, so a kill at any point leaves whole
-//! files only.
+//! A writer holds a lease from before its first touch until after its last use. It *touches* a blob
+//! before it relies on it (never "does it exist?"), and publishes a record only after touching all
+//! the blobs that the record names.
+//!
+//! The collector takes the store's time, then reads the leases, then the roots. Nothing as new as
+//! the floor is a candidate: the store's time less a grace, or the start of the oldest live lease if
+//! that is earlier. A candidate is renamed into `trash/`, looked at again, and put back if its time
+//! has moved. Each step is one atomic rename, so that a kill at any point leaves whole files only.
 
 mod blob;
 mod digest;
@@ -46,6 +49,8 @@ mod touch;
 mod tree;
 mod verify;
 
+#[cfg(test)]
+mod kill;
 #[cfg(test)]
 mod race;
 

@@ -90,7 +90,9 @@ fn write(store: &Store, draw: &mut Draw, tally: &Tally) {
         draw.pause(300);
     }
     for _ in 0..3 {
-        keys.iter().for_each(|key| check(store, key));
+        for key in &keys {
+            check(store, key);
+        }
         draw.pause(40_000);
     }
 }

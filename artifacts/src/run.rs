@@ -86,14 +86,12 @@ impl Store {
         let mut runs = Vec::new();
         for id in files::names(&folder).at(&folder)? {
             let path = folder.join(&id);
+            // What is no folder is none of ours; one that went away since the listing was pruned.
+            let folder = files::look(&path).at(&path)?.filter(fs::Metadata::is_dir);
+            let Some(folder) = folder else { continue };
             let started = path.join(STARTED);
             // A run that lost the file (copied by hand) is as old as its folder.
-            let found = match files::look(&started).at(&started)? {
-                Some(found) => Some(found),
-                None => files::look(&path).at(&path)?.filter(fs::Metadata::is_dir),
-            };
-            // One that went away since the listing was pruned.
-            let Some(found) = found else { continue };
+            let found = files::look(&started).at(&started)?.unwrap_or(folder);
             let created = found.modified().at(&path)?;
             runs.push(RunInfo { id, path, created });
         }

@@ -43,11 +43,12 @@ fn publish(dir: &TempDir, store: &Store, lease: &Lease, name: &str, others: usiz
     record
 }
 
-fn rewrite(path: &Path, change: impl Fn(&mut Vec<u8>)) {
-    let mut bytes = fs::read(path).unwrap();
+fn rewrite(path: PathBuf, change: impl Fn(&mut Vec<u8>)) -> PathBuf {
+    let mut bytes = fs::read(&path).unwrap();
     change(&mut bytes);
-    fs::remove_file(path).unwrap();
-    fs::write(path, bytes).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, bytes).unwrap();
+    path
 }
 
 #[test]
@@ -76,35 +77,26 @@ fn each_kind_of_damage_is_found_named_and_set_aside() {
     type Damage = fn(&Store, &NewRecord) -> PathBuf;
     let cases: [(&str, What, Damage); 6] = [
         ("a flipped bit in a blob", What::Blob, |store, record| {
-            let path = store
-                .path(&record.output.tree.get("large").unwrap())
-                .unwrap();
-            rewrite(&path, |bytes| bytes[50_000] ^= 1);
-            path
+            let large = record.output.tree.get("large").unwrap();
+            rewrite(store.path(&large).unwrap(), |bytes| bytes[50_000] ^= 1)
         }),
         ("a truncated blob", What::Blob, |store, record| {
-            let path = store
-                .path(&record.output.tree.get("large").unwrap())
-                .unwrap();
-            rewrite(&path, |bytes| bytes.truncate(50_000));
-            path
+            let large = record.output.tree.get("large").unwrap();
+            rewrite(store.path(&large).unwrap(), |bytes| bytes.truncate(50_000))
         }),
         ("an empty blob", What::Blob, |store, record| {
-            let path = store
-                .path(&record.output.tree.get("large").unwrap())
-                .unwrap();
-            rewrite(&path, Vec::clear);
-            path
+            let large = record.output.tree.get("large").unwrap();
+            rewrite(store.path(&large).unwrap(), Vec::clear)
         }),
         ("an edited listing", What::Blob, |store, record| {
-            let path = store.path(&record.output.blob).unwrap();
-            rewrite(&path, |bytes| *bytes.last_mut().unwrap() ^= 1);
-            path
+            rewrite(store.path(&record.output.blob).unwrap(), |bytes| {
+                *bytes.last_mut().unwrap() ^= 1
+            })
         }),
         ("an edited record", What::Record, |store, record| {
-            let path = store.place(Area::Records, &record.key);
-            rewrite(&path, |bytes| *bytes.last_mut().unwrap() ^= 1);
-            path
+            rewrite(store.place(Area::Records, &record.key), |bytes| {
+                *bytes.last_mut().unwrap() ^= 1
+            })
         }),
         ("an edited file outside", What::External, |store, record| {
             let blob = record.output.tree.get("outside").unwrap();
