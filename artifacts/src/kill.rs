@@ -84,7 +84,7 @@ fn a_kill_leaves_whole_files_only() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("store");
     let (mut records, mut leases) = (0, 0);
-    for round in 0..12 {
+    for round in 0..9 {
         let before = held(&root);
         let mut writer = spawn(dir.path());
         for _ in 0..500 {
@@ -93,7 +93,7 @@ fn a_kill_leaves_whole_files_only() {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        thread::sleep(Duration::from_millis(9 * round));
+        thread::sleep(Duration::from_millis(7 * round));
         writer.kill().unwrap();
         writer.wait().unwrap();
         let Some(store) = Store::open_existing(&root).unwrap() else {

@@ -90,12 +90,12 @@ fn each_kind_of_damage_is_found_named_and_set_aside() {
         }),
         ("an edited listing", What::Blob, |store, record| {
             rewrite(store.path(&record.output.blob).unwrap(), |bytes| {
-                *bytes.last_mut().unwrap() ^= 1
+                *bytes.last_mut().unwrap() ^= 1;
             })
         }),
         ("an edited record", What::Record, |store, record| {
             rewrite(store.place(Area::Records, &record.key), |bytes| {
-                *bytes.last_mut().unwrap() ^= 1
+                *bytes.last_mut().unwrap() ^= 1;
             })
         }),
         ("an edited file outside", What::External, |store, record| {
