@@ -88,6 +88,29 @@ fn shown(value: &Value) -> String {
 }
 
 impl Cause {
+    fn step(&self) -> &str {
+        match self {
+            Self::Reused { step, .. }
+            | Self::New { step }
+            | Self::Unfinished { step }
+            | Self::Field { step, .. }
+            | Self::Version { step, .. }
+            | Self::Unresolved { step } => step,
+        }
+    }
+
+    /// Whether both tell the same change, be it of different steps.
+    fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Field { field, before, now, .. },
+                Self::Field { field: field2, before: before2, now: now2, .. },
+            ) => (field, before, now) == (field2, before2, now2),
+            (Self::New { .. }, Self::New { .. }) | (Self::Unfinished { .. }, Self::Unfinished { .. }) => true,
+            _ => self == other,
+        }
+    }
+
     /// As one JSON value.
     pub fn json(&self) -> Value {
         match self {
@@ -132,7 +155,7 @@ impl<'a> Causes<'a> {
         } else {
             self.follow(at, &mut causes)?;
         }
-        Ok(causes)
+        Ok(first_of_each(causes))
     }
 
     fn provenance(&self, key: &Digest) -> Result<String> {
@@ -175,7 +198,7 @@ impl<'a> Causes<'a> {
             }
         }
         if causes.len() == before {
-            causes.push(self.nothing_changed(step, at));
+            causes.push(self.nothing_changed(step));
         }
         Ok(())
     }
@@ -203,11 +226,10 @@ impl<'a> Causes<'a> {
         Ok(())
     }
 
-    fn nothing_changed(&self, step: &Step, at: usize) -> Cause {
+    fn nothing_changed(&self, step: &Step) -> Cause {
         let name = step.name.clone();
         match self.key_before(&name) {
             None => Cause::New { step: name },
-            before if before == self.states[at].key() => Cause::Unfinished { step: name },
             Some(_) => Cause::Unfinished { step: name },
         }
     }
@@ -246,6 +268,24 @@ impl<'a> Causes<'a> {
     }
 }
 
+/// The causes without repetition. A field that changed for many steps alike is told once, for the
+/// earliest of them; that a step is not finished is told only if nothing else is.
+fn first_of_each(mut causes: Vec<Cause>) -> Vec<Cause> {
+    let weak = |cause: &Cause| matches!(cause, Cause::New { .. } | Cause::Unfinished { .. });
+    if causes.iter().any(|cause| !weak(cause)) {
+        causes.retain(|cause| !weak(cause));
+    }
+    // Steps of one stage are named in the order in which they run.
+    causes.sort_by_key(|cause| cause.step().to_owned());
+    let mut kept: Vec<Cause> = Vec::new();
+    for cause in causes {
+        if !kept.iter().any(|other| other.is_like(&cause)) {
+            kept.push(cause);
+        }
+    }
+    kept
+}
+
 /// The leaves in which two values differ. Edges are left out: what changed behind them is told as
 /// the cause in the step that made it.
 fn differing(path: &str, before: &Value, now: &Value, out: &mut Vec<(String, Value, Value)>) {
@@ -260,6 +300,11 @@ fn differing(path: &str, before: &Value, now: &Value, out: &mut Vec<(String, Val
             for key in keys {
                 let (a, b) = (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
                 differing(&join(key), a, b, out);
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.iter().chain(b).all(is_edge) => {
+            if a.len() != b.len() {
+                out.push((format!("number of {path}"), json!(a.len()), json!(b.len())));
             }
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {

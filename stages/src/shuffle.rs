@@ -14,7 +14,8 @@ pub fn below(rng: &mut impl Rng, bound: usize) -> usize {
     loop {
         let drawn = rng.next_u64();
         if drawn < limit {
-            return usize::try_from(drawn % bound).expect("the remainder is below a usize");
+            #[expect(clippy::cast_possible_truncation, reason = "below a usize")]
+            return (drawn % bound) as usize;
         }
     }
 }

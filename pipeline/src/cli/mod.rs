@@ -22,7 +22,7 @@ use crate::{
     env::Env,
     failure::{Exit, Failure},
     graph::Set,
-    ui::{self, Out},
+    ui::Out,
     world::World,
 };
 

@@ -40,6 +40,10 @@ impl Plan {
         let device = if project.exact() { device.map_or_else(|_| "cpu".into(), |d| d.name) } else { "cpu".to_owned() };
         let plan = project.plan(&world, &device)?;
         let states = plan.states(world.store())?;
+        if let Some(store) = world.store() {
+            // Only a cache: where it cannot be written, files are hashed again.
+            drop(store.stat_cache().save());
+        }
         if let Some(format) = self.drawn {
             desk.out.line(&drawn(&plan, &states, format))?;
         } else if desk.out.json() {

@@ -61,13 +61,14 @@ impl Run {
         let device = if named { session.device()?.name.clone() } else { String::new() };
         let fresh = world.store().is_none();
         let plan = self.resolved_plan(&project, &world, &device)?;
-        let states = plan.states(world.store())?;
         let store = world.make_store()?;
+        // Before the first look at a record: what is found from here on stays.
+        let lease = store.lease()?;
+        let states = plan.states(Some(store))?;
         stop_on_signal()?;
 
         let id = clock::run_id();
         let run = store.new_run(&id, &self.description(&id, &project, &plan, &states))?;
-        let lease = store.lease()?;
         let mut sink = desk.out.sink(run.journal()?, run.metrics()?, start);
         let host = clock::host();
         let stop = &STOP;
@@ -75,7 +76,10 @@ impl Run {
         sink.event(&planned(&id, &states));
         let settings = Settings { sizes: self.sizes(&session, &states, &plan)?, keep_going: self.keep_going };
         let tally = execute::execute(&plan, states, &shop, settings, &mut sink)?;
-        store.sync()?;
+        if tally.ran > 0 {
+            store.sync()?;
+        }
+        store.stat_cache().save()?;
         let exit = exit_of(&tally);
         sink.event(&ended(&id, &tally, plan.steps.len(), start));
         sink.close()?;

@@ -5,9 +5,9 @@ mod status;
 mod work;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
-        atomic::{AtomicBool, Ordering},
+        atomic::Ordering,
         mpsc,
     },
 };
@@ -119,6 +119,8 @@ struct Coordinator<'a> {
     dependents: Vec<Vec<usize>>,
     /// Steps of other names with the key of one that is queued or running.
     followers: BTreeMap<Digest, Vec<usize>>,
+    /// Records that this run has touched.
+    touched: BTreeSet<Digest>,
     pending: VecDeque<usize>,
     in_flight: usize,
     failed: Vec<(String, Error)>,
@@ -156,6 +158,7 @@ impl<'a> Coordinator<'a> {
             reused: vec![false; n],
             dependents,
             followers: BTreeMap::new(),
+            touched: BTreeSet::new(),
             pending: VecDeque::new(),
             in_flight: 0,
             failed: Vec::new(),
@@ -258,18 +261,34 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    /// Whether the bytes of all inputs are in the store; those that were pruned are made again.
+    /// Whether the bytes of all inputs are in the store; those that were pruned are made again. The
+    /// records are touched before, so that the collector leaves alone what is found.
     fn bytes_are_there(&mut self, i: usize, inputs: &BTreeMap<String, Place>) -> Result<bool> {
         let mut there = true;
         let plan = self.plan;
         for dep in &plan.steps[i].deps {
-            if !self.is_there(inputs[&dep.edge])? {
+            let kept = match self.keys[dep.step] {
+                Some(key) => self.touched(key)?,
+                None => false,
+            };
+            if !kept || !self.is_there(inputs[&dep.edge])? {
                 there = false;
                 self.status[i] = Status::Wanted;
                 self.make_again(dep.step);
             }
         }
         Ok(there)
+    }
+
+    fn touched(&mut self, key: Digest) -> Result<bool> {
+        if self.touched.contains(&key) {
+            return Ok(true);
+        }
+        let kept = self.shop.store.touch(&key)?;
+        if kept {
+            self.touched.insert(key);
+        }
+        Ok(kept)
     }
 
     fn is_there(&self, place: Place) -> Result<bool> {

@@ -26,7 +26,7 @@ impl Sizes {
 }
 
 /// A queue that workers wait on. Closed, it gives out nothing more.
-pub struct Queue<T> {
+pub(super) struct Queue<T> {
     state: Mutex<(VecDeque<T>, bool)>,
     changed: Condvar,
 }
@@ -39,24 +39,24 @@ impl<T> Default for Queue<T> {
 
 impl<T> Queue<T> {
     /// Puts one at the end.
-    pub fn push(&self, item: T) {
+    pub(super) fn push(&self, item: T) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0.push_back(item);
         self.changed.notify_one();
     }
 
     /// Takes out everything that nobody has begun.
-    pub fn drain(&self) -> Vec<T> {
+    pub(super) fn drain(&self) -> Vec<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0.drain(..).collect()
     }
 
     /// Sends the workers home once the queue is empty.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
         self.changed.notify_all();
     }
 
     /// The next one, or `None` when the queue is closed and empty.
-    pub fn pop(&self) -> Option<T> {
+    pub(super) fn pop(&self) -> Option<T> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(item) = state.0.pop_front() {

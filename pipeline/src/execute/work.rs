@@ -17,23 +17,23 @@ use stages::{
 };
 
 /// A step that is ready to run.
-pub struct Job {
+pub(super) struct Job {
     /// Its index in the plan.
-    pub step: usize,
+    pub(super) step: usize,
     /// What it does.
-    pub work: Arc<dyn Work>,
+    pub(super) work: Arc<dyn Work>,
     /// The key under which its record goes.
-    pub key: Digest,
+    pub(super) key: Digest,
     /// The manifest that the key is of.
-    pub manifest: Value,
+    pub(super) manifest: Value,
     /// Where its edges lead.
-    pub inputs: BTreeMap<String, Place>,
+    pub(super) inputs: BTreeMap<String, Place>,
     /// Whether a record is there already, whose bytes were pruned.
-    pub again: bool,
+    pub(super) again: bool,
 }
 
 /// What a worker tells the coordinator.
-pub enum Message {
+pub(super) enum Message {
     /// A worker took the step up.
     Started {
         /// Index in the plan.
@@ -69,17 +69,17 @@ pub enum Message {
 }
 
 /// What a step made.
-pub struct Made {
+pub(super) struct Made {
     /// The tree.
-    pub tree: BlobRef,
+    pub(super) tree: BlobRef,
     /// Its listing.
-    pub listing: Tree,
+    pub(super) listing: Tree,
     /// Its figures.
-    pub metrics: BTreeMap<String, f64>,
+    pub(super) metrics: BTreeMap<String, f64>,
     /// Wall time.
-    pub seconds: f64,
+    pub(super) seconds: f64,
     /// Bytes of the tree's entries.
-    pub bytes: u64,
+    pub(super) bytes: u64,
 }
 
 /// What all workers share.
@@ -99,7 +99,7 @@ pub struct Shop<'a> {
 }
 
 /// Runs one step and tells how it went.
-pub fn perform(job: &Job, shop: &Shop<'_>, tell: &Sender<Message>) {
+pub(super) fn perform(job: &Job, shop: &Shop<'_>, tell: &Sender<Message>) {
     let step = job.step;
     // The receiver outlives the workers, so a failed send means that nobody cares any more.
     let send = |message| drop(tell.send(message));

@@ -361,7 +361,10 @@ mod tests {
             new,
             GRAPH.replace("[\"q\"] // last\n            // end\n", below)
         );
-        assert_eq!(edited("(exact: true) // :)", "seed", "1").unwrap(), "(exact: true, seed: 1) // :)");
+        assert_eq!(
+            edited("(exact: true) // :)", "seed", "1").unwrap(),
+            "(exact: true, seed: 1) // :)"
+        );
         let new = edited(GRAPH, "seed", "3").unwrap();
         assert_eq!(new, GRAPH.replace("    ),\n)", "    ),\n    seed: 3,\n)"));
         assert_eq!(

@@ -37,7 +37,7 @@ impl Corpus {
         }
         let names = class_names(located, &parts, &label_column)?;
         for part in parts.values_mut() {
-            part.to_text(&text_column, columns)?;
+            part.require_text(&text_column, columns)?;
             part.add_column(&label_column);
         }
         let (classes, label_names) = {
@@ -126,7 +126,7 @@ impl Part {
     }
 
     /// Makes the cells of the text column text; a row without one is refused.
-    fn to_text(&mut self, column: &str, columns: &Columns) -> Result<()> {
+    fn require_text(&mut self, column: &str, columns: &Columns) -> Result<()> {
         let Some(at) = self.rows.column(column) else {
             let named = Columns {
                 text: Some(column.to_owned()),

@@ -30,6 +30,10 @@ struct SplitInfo {
 
 impl Corpus {
     /// The corpus as files: `<split>.jsonl` for each split, with all columns, and `info.json`.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "text and numbers always serialise"
+    )]
     pub fn to_files(&self) -> Vec<(String, Vec<u8>)> {
         let mut files: Vec<(String, Vec<u8>)> = self
             .splits

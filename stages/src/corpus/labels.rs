@@ -47,7 +47,7 @@ pub(super) fn number(splits: &[Labelled<'_>], names: Option<Vec<String>>) -> Res
     Ok((classes.collect(), names))
 }
 
-fn label<'a>(cell: &'a Cell, place: impl Fn() -> String) -> Result<Label<'a>> {
+fn label(cell: &Cell, place: impl Fn() -> String) -> Result<Label<'_>> {
     match cell {
         Cell::Null => Ok(Label::Absent),
         Cell::Bool(flag) => Ok(Label::Whole(i64::from(*flag))),
@@ -79,7 +79,7 @@ fn check_all(
         return Err(Error::input("no split has labels: all are -1 or missing")
             .with_hint("name the column that has them with `label:`"));
     }
-    let named = names.is_some();
+    let given = names.is_some();
     let names = names.unwrap_or_else(|| infer(&seen));
     for (labels, split) in read.iter().zip(splits) {
         let stray = labels
@@ -87,7 +87,7 @@ fn check_all(
             .position(|label| class_of(*label, &names).is_none());
         if let Some(row) = stray {
             let place = (split.place)(row);
-            return Err(fault(labels[row], &place, &names, named));
+            return Err(fault(labels[row], &place, &names, given));
         }
     }
     if names.len() < 2 {
@@ -123,13 +123,13 @@ fn class_of(label: Label<'_>, names: &[String]) -> Option<i32> {
     class.and_then(|class| i32::try_from(class).ok())
 }
 
-fn fault(label: Label<'_>, place: &str, names: &[String], named: bool) -> Error {
+fn fault(label: Label<'_>, place: &str, names: &[String], given: bool) -> Error {
     const ALL_OR_NONE: &str = "-1 or nothing marks an unlabelled split, in all of its rows";
     match label {
         Label::Absent => Error::input(format!("{place}: no label")).with_hint(ALL_OR_NONE),
         Label::Whole(-1) => Error::input(format!("{place}: the label -1 is out of range"))
             .with_hint(ALL_OR_NONE),
-        Label::Whole(number) if named => Error::input(format!(
+        Label::Whole(number) if given => Error::input(format!(
             "{place}: the label {number} is out of range: there are {} classes, from 0",
             names.len()
         )),
@@ -138,7 +138,7 @@ fn fault(label: Label<'_>, place: &str, names: &[String], named: bool) -> Error 
             names.len()
         ))
         .with_hint("classes are 0, 1, 2 … without a gap; name them all in labels.json if some have no rows"),
-        Label::Text(text) if named => {
+        Label::Text(text) if given => {
             let error = Error::input(format!("{place}: the label `{text}` is no class"));
             match nearest(text, names) {
                 Some(near) => error.with_hint(format!("did you mean `{near}`?")),
@@ -191,8 +191,8 @@ mod tests {
 
         let mixed = [Cell::Float(1.0), Cell::Bool(false)];
         assert_eq!(run(&[&mixed], None).unwrap().0, [[1, 0]]);
-        let named = run(&[&strs(&["good"]), &ints(&[1])], Some(&["bad", "good"])).unwrap();
-        assert_eq!(named.0, [[1], [1]]);
+        let found = run(&[&strs(&["good"]), &ints(&[1])], Some(&["bad", "good"])).unwrap();
+        assert_eq!(found.0, [[1], [1]]);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub fn splits(place: &str, names: &[String]) -> Result<IndexMap<String, Vec<Stri
     let files = data_files(names);
     if files.is_empty() {
         let error = Error::input(format!("`{place}` has no data files"));
-        return Err(if names.iter().any(|name| name.ends_with(".py")) {
+        return Err(if names.iter().any(|name| is_script(name)) {
             error.with_hint("its data come from a Python script; convert them to parquet first")
         } else {
             error.with_hint("data are read from .parquet, .jsonl, .json, .csv and .tsv files")
@@ -150,6 +150,11 @@ fn known(word: &str) -> Option<&'static str> {
         .iter()
         .find(|(_, words)| words.contains(&word.as_str()))
         .map(|(split, _)| *split)
+}
+
+fn is_script(name: &str) -> bool {
+    name.rsplit_once('.')
+        .is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("py"))
 }
 
 fn file_of(name: &str) -> &str {

@@ -68,6 +68,14 @@ impl HubCache {
         }
     }
 
+    /// Removes a file's link if its blob is gone: `hf-hub` fetches the blob, and then fails to link.
+    pub(super) fn unlink_dangling(&self, kind: Kind, repo: &str, commit: &str, name: &str) {
+        let path = self.snapshot(kind, repo, commit).join(name);
+        if path.is_symlink() && !path.exists() {
+            drop(fs::remove_file(path));
+        }
+    }
+
     /// The folder of one repository.
     pub(super) fn repository(&self, kind: Kind, repo: &str) -> PathBuf {
         let prefix = match kind {

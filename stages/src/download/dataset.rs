@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(found.labels, Some(labels));
 
         let found = locate(&Source::File(test.clone())).unwrap();
-        assert_eq!(found.splits["train"], [test.clone()]);
+        assert_eq!(found.splits["train"], std::slice::from_ref(&test));
 
         let files = IndexMap::from([("dev".to_owned(), test), ("train".to_owned(), train)]);
         let found = locate(&Source::Files(files)).unwrap();

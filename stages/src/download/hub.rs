@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::cache::HubCache;
+use super::names::{check_file, check_repository};
 use super::refusal::{Cause, Refusal};
 use super::{Kind, Progress};
 use crate::{Error, Result};
@@ -22,7 +23,7 @@ use crate::{Error, Result};
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How long a download may go without one byte.
-const STALL_LIMIT: Duration = Duration::from_secs(60);
+const STALL_LIMIT: Duration = Duration::from_mins(1);
 const RETRIES: u32 = 3;
 /// Another process may be fetching the same file; `hf-hub` waits five seconds for its lock.
 const LOCK_WAITS: u32 = 120;
@@ -95,7 +96,7 @@ impl Hub {
     /// A whole commit hash is returned as it is. Offline, or with the Hub out of reach, it is what
     /// the cache last noted.
     pub fn resolve(&self, kind: Kind, repo: &str, revision: &str) -> Result<String> {
-        self.check(repo, revision)?;
+        check_repository(repo, revision)?;
         if super::cache::is_commit(revision) {
             return Ok(revision.to_owned());
         }
@@ -119,7 +120,7 @@ impl Hub {
 
     /// The commit that the cache knows `revision` as; asks nobody.
     pub fn cached_commit(&self, kind: Kind, repo: &str, revision: &str) -> Option<String> {
-        self.check(repo, revision).ok()?;
+        check_repository(repo, revision).ok()?;
         self.cache.commit(kind, repo, revision)
     }
 
@@ -127,7 +128,7 @@ impl Hub {
     ///
     /// Offline, or with the Hub out of reach, those that are cached.
     pub fn list(&self, kind: Kind, repo: &str, commit: &str) -> Result<Vec<String>> {
-        self.check(repo, commit)?;
+        check_repository(repo, commit)?;
         let cause = if self.settings.offline {
             Cause::Offline
         } else {
@@ -160,8 +161,8 @@ impl Hub {
         name: &str,
         progress: &mut Progress<'_>,
     ) -> Result<PathBuf> {
-        self.check(repo, commit)?;
-        check_name(repo, name)?;
+        check_repository(repo, commit)?;
+        check_file(repo, name)?;
         let refusal = self.refusal(repo, commit).of_file(name);
         let (mut retries, mut waits) = (0, 0);
         loop {
@@ -171,6 +172,7 @@ impl Hub {
             if self.settings.offline {
                 return Err(refusal.error(Cause::Offline));
             }
+            self.cache.unlink_dangling(kind, repo, commit, name);
             let target = Repo::with_revision(repo.to_owned(), repo_type(kind), commit.to_owned());
             match self.fetch(target.clone(), name, progress) {
                 Ok(path) => {
@@ -279,34 +281,6 @@ impl Hub {
             file: None,
         }
     }
-
-    // Both become parts of paths and URLs.
-    #[expect(
-        clippy::unused_self,
-        reason = "reads as a check by the Hub that is asked"
-    )]
-    fn check(&self, repo: &str, revision: &str) -> Result<()> {
-        let plain = |text: &str, more: &str| {
-            !text.is_empty()
-                && !text.starts_with('.')
-                && text
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c) || more.contains(c))
-        };
-        if repo.split('/').count() > 2 || !repo.split('/').all(|part| plain(part, "")) {
-            return Err(
-                Error::input(format!("`{repo}` is no repository of the Hub"))
-                    .with_hint("write `owner/name`, as in the address of its page"),
-            );
-        }
-        if !revision.split('/').all(|part| plain(part, "+@=")) {
-            return Err(
-                Error::input(format!("`{revision}` is no revision of `{repo}`"))
-                    .with_hint("a branch, a tag or a commit hash, such as `main`"),
-            );
-        }
-        Ok(())
-    }
 }
 
 /// Why a download did not give a file.
@@ -359,7 +333,10 @@ fn transport(error: &ureq::Error) -> Cause {
             }
             _ => Cause::Unreachable(source.to_string()),
         },
-        ureq::Error::Protocol(_) | ureq::Error::Json(_) => Cause::NotAHub(text),
+        ureq::Error::Protocol(_)
+        | ureq::Error::Json(_)
+        | ureq::Error::BadUri(_)
+        | ureq::Error::Http(_) => Cause::NotAHub(text),
         _ => Cause::Unreachable(text),
     }
 }
@@ -379,21 +356,6 @@ fn whole(path: PathBuf, total: u64) -> Result<PathBuf, Stop> {
     Err(Stop::Failed(Cause::Broken(format!(
         "{size} of {total} bytes came"
     ))))
-}
-
-fn check_name(repo: &str, name: &str) -> Result<()> {
-    let inside = Path::new(name)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
-    // `hf-hub` puts the name into the URL as it is.
-    let plain = |c: char| c.is_ascii_graphic() && !"?#%\\\"<>{}|^`".contains(c);
-    if name.is_empty() || !inside || !name.chars().all(plain) {
-        return Err(Error::input(format!(
-            "`{repo}` has a file `{name}`, a name that cannot be fetched"
-        ))
-        .with_hint("download the repository by other means, and name its folder with `folder:`"));
-    }
-    Ok(())
 }
 
 fn repo_type(kind: Kind) -> RepoType {
@@ -447,192 +409,4 @@ impl hf_hub::api::Progress for Meter {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::server::{COMMIT, Server};
-    use super::*;
-
-    const FILES: [(&str, &str); 2] = [("config.json", "{}"), ("data/a.txt", "0123456789abcdef")];
-    const MODEL: Kind = Kind::Model;
-
-    fn settings(server: &Server, cache: &Path) -> HubSettings {
-        HubSettings {
-            cache: cache.to_owned(),
-            token: None,
-            endpoint: format!("{}/", server.endpoint),
-            offline: false,
-        }
-    }
-
-    fn hub(settings: &HubSettings) -> Hub {
-        Hub::new(settings).unwrap()
-    }
-
-    fn get(hub: &Hub, repo: &str, name: &str) -> Result<PathBuf> {
-        hub.file(MODEL, repo, COMMIT, name, &mut |_, _, _| {
-            ControlFlow::Continue(())
-        })
-    }
-
-    fn sentence(error: Error) -> String {
-        match error {
-            Error::Input { message, hint } | Error::Failed { message, hint } => {
-                format!("{message}; {}", hint.expect("every refusal has a mend"))
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn what_is_cached_is_not_fetched_again_and_serves_offline() {
-        let (server, folder) = (Server::new(&FILES), tempfile::tempdir().unwrap());
-        let mut settings = settings(&server, folder.path());
-        let online = hub(&settings);
-        assert_eq!(online.cached_commit(MODEL, "owner/name", "main"), None);
-        assert_eq!(online.resolve(MODEL, "owner/name", "main").unwrap(), COMMIT);
-        assert_eq!(online.resolve(MODEL, "owner/name", COMMIT).unwrap(), COMMIT);
-        assert_eq!(
-            online.list(MODEL, "owner/name", COMMIT).unwrap(),
-            FILES.map(|f| f.0)
-        );
-        assert_eq!(server.requests().len(), 2, "a whole hash needs no request");
-
-        let mut seen = Vec::new();
-        let mut note = |name: &str, done: u64, total: u64| {
-            seen.push((name.to_owned(), done, total));
-            ControlFlow::Continue(())
-        };
-        let path = online
-            .file(MODEL, "owner/name", COMMIT, "data/a.txt", &mut note)
-            .unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), FILES[1].1);
-        assert_eq!(seen.last().unwrap(), &("data/a.txt".to_owned(), 16, 16));
-        assert!(!server.requests().is_empty());
-        assert_eq!(get(&online, "owner/name", "data/a.txt").unwrap(), path);
-        assert_eq!(server.requests(), [""; 0]);
-
-        let repo = folder.path().join("models--owner--name");
-        let refs: Vec<_> = fs::read_dir(repo.join("refs")).unwrap().collect();
-        assert_eq!(refs.len(), 1, "`main`, and no ref named after the commit");
-        assert!(repo.join("blobs/data-a-txt").is_file());
-
-        settings.offline = true;
-        let offline = hub(&settings);
-        assert_eq!(
-            offline.resolve(MODEL, "owner/name", "main").unwrap(),
-            COMMIT
-        );
-        assert_eq!(
-            offline.list(MODEL, "owner/name", COMMIT).unwrap(),
-            ["data/a.txt"]
-        );
-        assert_eq!(get(&offline, "owner/name", "data/a.txt").unwrap(), path);
-        let fault = sentence(get(&offline, "owner/name", "config.json").unwrap_err());
-        assert!(
-            fault.contains("`config.json` of `owner/name` is not in the cache"),
-            "{fault}"
-        );
-        let fault = sentence(offline.resolve(MODEL, "owner/other", "main").unwrap_err());
-        assert!(fault.contains("the network is not to be used"), "{fault}");
-        assert_eq!(server.requests(), [""; 0]);
-    }
-
-    #[test]
-    fn a_hub_out_of_reach_leaves_the_cache() {
-        let (server, folder) = (Server::new(&FILES), tempfile::tempdir().unwrap());
-        let hub = hub(&settings(&server, folder.path()));
-        hub.resolve(MODEL, "owner/name", "main").unwrap();
-        get(&hub, "owner/name", "config.json").unwrap();
-        drop(server);
-        assert_eq!(hub.resolve(MODEL, "owner/name", "main").unwrap(), COMMIT);
-        assert_eq!(
-            hub.list(MODEL, "owner/name", COMMIT).unwrap(),
-            ["config.json"]
-        );
-        let error = hub.resolve(MODEL, "owner/other", "main").unwrap_err();
-        assert!(matches!(error, Error::Input { .. }));
-        let fault = sentence(error);
-        assert!(
-            fault.starts_with("cannot reach http://127.0.0.1:"),
-            "{fault}"
-        );
-        assert!(fault.contains("nothing of it is in the cache"), "{fault}");
-        let fault = sentence(get(&hub, "owner/name", "data/a.txt").unwrap_err());
-        assert!(fault.starts_with("cannot reach"), "{fault}");
-    }
-
-    #[test]
-    fn a_refusal_is_a_sentence_without_the_token() {
-        let (server, folder) = (Server::new(&FILES), tempfile::tempdir().unwrap());
-        let mut settings = settings(&server, folder.path());
-        let open = hub(&settings);
-        let fault = |result: Result<String>| sentence(result.unwrap_err());
-        let text = fault(open.resolve(MODEL, "owner/private", "main"));
-        assert!(
-            text.contains("no public repository `owner/private`"),
-            "{text}"
-        );
-        let text = fault(open.resolve(MODEL, "owner/name", "v9"));
-        assert!(text.contains("`owner/name` has no revision `v9`"), "{text}");
-        let text = sentence(get(&open, "owner/gated", "config.json").unwrap_err());
-        assert!(
-            text.contains("accept its licence on http") && text.contains("HF_TOKEN"),
-            "{text}"
-        );
-        let text = sentence(get(&open, "owner/name", "gone.json").unwrap_err());
-        assert!(text.contains("has no file `gone.json`"), "{text}");
-        for repo in ["../x", "a/b/c", "", "a b"] {
-            let text = fault(open.resolve(MODEL, repo, "main"));
-            assert!(text.contains("no repository of the Hub"), "{text}");
-        }
-        assert!(fault(open.resolve(MODEL, "a", "../../x")).contains("no revision"));
-        assert!(get(&open, "owner/name", "../x").is_err());
-
-        settings.token = Some("wrong".to_owned());
-        let text = fault(hub(&settings).resolve(MODEL, "owner/private", "main"));
-        assert!(text.contains("refuses the access token"), "{text}");
-        assert!(!text.contains("wrong") && !format!("{settings:?}").contains("wrong"));
-
-        settings.token = Some("secret".to_owned());
-        let known = hub(&settings);
-        assert_eq!(
-            known.resolve(MODEL, "owner/private", "main").unwrap(),
-            COMMIT
-        );
-        get(&known, "owner/gated", "config.json").unwrap();
-    }
-
-    #[test]
-    fn a_broken_download_goes_on() {
-        let (server, folder) = (Server::new(&FILES), tempfile::tempdir().unwrap());
-        let hub = hub(&settings(&server, folder.path()));
-        server.cut_next(2);
-        let path = get(&hub, "owner/name", "data/a.txt").unwrap();
-        assert_eq!(fs::read_to_string(path).unwrap(), FILES[1].1);
-
-        // All bytes came, and then the process was ended.
-        let blobs = folder.path().join("models--owner--name/blobs");
-        fs::write(blobs.join("config-json.part"), "{}").unwrap();
-        let path = get(&hub, "owner/name", "config.json").unwrap();
-        assert_eq!(fs::read_to_string(path).unwrap(), "{}");
-
-        server.fail_next(2);
-        assert_eq!(hub.resolve(MODEL, "owner/name", "main").unwrap(), COMMIT);
-        server.fail_next(9);
-        let fault = sentence(hub.list(MODEL, "owner/gated", COMMIT).unwrap_err());
-        assert!(
-            fault.contains("HTTP status 503 for `owner/gated`"),
-            "{fault}"
-        );
-    }
-
-    #[test]
-    fn a_download_can_be_stopped() {
-        let (server, folder) = (Server::new(&FILES), tempfile::tempdir().unwrap());
-        let hub = hub(&settings(&server, folder.path()));
-        let stop = &mut |_: &str, _, _| ControlFlow::Break(());
-        let error = hub
-            .file(MODEL, "owner/name", COMMIT, "config.json", stop)
-            .unwrap_err();
-        assert!(matches!(error, Error::Stopped));
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@ pub mod cache;
 pub mod dataset;
 pub mod hub;
 pub mod model;
+mod names;
 mod refusal;
 #[cfg(test)]
 mod server;

@@ -98,10 +98,14 @@ impl State {
         }
         let known = request.token.as_deref() == Some("Bearer secret");
         let path = request.path.as_str();
-        let (is_api, rest) = match path.strip_prefix("/api/models/") {
+        let (is_api, rest) = match path.strip_prefix("/api/") {
             Some(rest) => (true, rest),
             None => (false, &path[1..]),
         };
+        // Models and data sets are the same here.
+        let rest = rest
+            .trim_start_matches("models/")
+            .trim_start_matches("datasets/");
         let Some((repo, rest)) = rest.split_once(if is_api { "/revision/" } else { "/resolve/" })
         else {
             return write(&mut stream, "404 Not Found", "", b"");

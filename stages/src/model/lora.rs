@@ -80,7 +80,7 @@ pub enum Init {
 
 /// A LoRA adapter: `y = x·W + s·(x·Aᵀ)·Bᵀ`, with A `[rank, in]`, B `[out, rank]` and `s = alpha / rank`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename = "Lora", deny_unknown_fields)]
 pub struct LoraConfig {
     /// The inner width of the factors.
     pub rank: usize,

@@ -53,7 +53,7 @@ fn truncated(value: f64) -> usize {
 mod tests {
     use super::*;
 
-    /// The expected values are NumPy's for the same labels and proportions.
+    /// The expected values are `NumPy`'s for the same labels and proportions.
     #[test]
     fn cuts_are_numpys() {
         // Class 0 at 0 2 3 5 6 8 9, class 1 at 1 4 7.

@@ -4,7 +4,7 @@
 //! class's examples are then cut in data set order (see [`cut`]). With few classes this skews how
 //! many examples a client has at least as much as which labels: see [`Skew`](super::Skew).
 //!
-//! Random numbers are not NumPy's, so a seed of Flower's gives another partition here.
+//! Random numbers are not `NumPy`'s, so a seed of Flower's gives another partition here.
 
 use rand::RngExt;
 use rand::distr::Open01;
@@ -159,6 +159,10 @@ impl Dirichlet {
 ///
 /// `alpha` is positive and finite. Shares are normalised in the logarithm: as plain numbers all the
 /// Gamma variates of a small `alpha` are zero often enough, and their ratios nothing.
+#[expect(
+    clippy::missing_panics_doc,
+    reason = "the Gamma distribution takes every positive finite shape"
+)]
 pub fn draw(rng: &mut ChaCha8Rng, alpha: f64, clients: usize) -> Vec<f64> {
     // Gamma(a) is distributed as Gamma(a + 1) * U^(1/a).
     let gamma = Gamma::new(alpha + 1.0, 1.0).expect("alpha is positive and finite");

@@ -1,6 +1,6 @@
 //! How the examples are shared out among the clients.
 //!
-//! A partitioner is one file with one [`Rule`], and a line for it in [`By`] and in `By::rule`.
+//! A partitioner is one file with one `Rule`, and a line for it in [`By`] and in `By::rule`.
 
 mod cut;
 mod dirichlet;

@@ -25,18 +25,16 @@ pub(super) fn read(path: &Path) -> Result<Rows> {
 /// there.
 pub(crate) fn parse(name: &str, bytes: &[u8]) -> Result<Rows> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = 1 + bytes[..error.valid_up_to()]
-            .iter()
-            .filter(|&&byte| byte == b'\n')
-            .count();
+        let before = &bytes[..error.valid_up_to()];
+        let line = before.split(|&byte| byte == b'\n').count();
         Error::input(format!("`{name}`, line {line}: not UTF-8 text"))
             .with_hint("save the file as UTF-8")
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let objects = match serde_json::from_str::<Vec<Object>>(text) {
-        Ok(objects) => objects,
-        // Anything but one array of objects is read line by line, which also places the error.
-        Err(_) => lines(name, text)?,
+    let objects = if text.trim_start().starts_with('[') {
+        serde_json::from_str(text).map_err(|error| failure(name, error.line(), &error))?
+    } else {
+        lines(name, text)?
     };
     Ok(table(objects))
 }
@@ -44,21 +42,25 @@ pub(crate) fn parse(name: &str, bytes: &[u8]) -> Result<Rows> {
 fn lines(name: &str, text: &str) -> Result<Vec<Object>> {
     let mut objects = Vec::new();
     for (i, line) in text.lines().enumerate() {
-        if line.trim().is_empty() {
-            continue;
+        if !line.trim().is_empty() {
+            let object = serde_json::from_str(line);
+            objects.push(object.map_err(|error| failure(name, i + 1, &error))?);
         }
-        let object = serde_json::from_str(line).map_err(|error| {
-            let line = i + 1;
-            if error.is_data() {
-                Error::input(format!("`{name}`, line {line}: not a JSON object"))
-                    .with_hint("each line is one object, such as {\"text\": \"…\", \"label\": 1}")
-            } else {
-                Error::input(format!("`{name}`, line {line}: broken JSON: {error}"))
-            }
-        })?;
-        objects.push(object);
     }
     Ok(objects)
+}
+
+fn failure(name: &str, line: usize, error: &serde_json::Error) -> Error {
+    if error.is_data() {
+        Error::input(format!("`{name}`, line {line}: not a JSON object"))
+            .with_hint("each line is one object, such as {\"text\": \"…\", \"label\": 1}")
+    } else {
+        // Its own account ends in the place, counted within what was parsed.
+        let text = error.to_string();
+        let fault = text.split(" at line").next().unwrap_or_default();
+        Error::input(format!("`{name}`, line {line}: broken JSON: {fault}"))
+            .with_hint("the file may have been cut short")
+    }
 }
 
 fn table(objects: Vec<Object>) -> Rows {
@@ -98,6 +100,10 @@ fn table(objects: Vec<Object>) -> Rows {
 /// The rows as JSON lines: one object a row, its keys in the order of `columns`.
 ///
 /// The same rows always give the same bytes.
+#[expect(
+    clippy::missing_panics_doc,
+    reason = "text keys and plain cells always serialise"
+)]
 pub fn to_json_lines(columns: &[String], rows: &[Vec<Cell>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for row in rows {

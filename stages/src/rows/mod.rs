@@ -159,6 +159,12 @@ pub(crate) mod tests {
                 "line 2: broken JSON",
             ),
             ("list.jsonl", b"[1]\n", "line 1: not a JSON object"),
+            (
+                "cut.json",
+                b"[\n{\"a\":1},\n{\"a\"",
+                "line 3: broken JSON: EOF",
+            ),
+            ("words.jsonl", b"hello\n", "line 1: broken JSON"),
             ("bytes.jsonl", b"{\"a\":\"\xff\"}\n", "line 1: not UTF-8"),
             ("cut.parquet", b"PAR1\0\0\0\0", "no whole parquet file"),
             ("twice.csv", b"a,a\n1,2\n", "two columns `a`"),

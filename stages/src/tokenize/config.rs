@@ -1,4 +1,4 @@
-//! What config.json and tokenizer_config.json say about tokens.
+//! What `config.json` and `tokenizer_config.json` say about tokens.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -18,9 +18,9 @@ pub struct PadToken {
 /// Who names the padding token; the first that does, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PadSource {
-    /// `pad_token_id` of config.json.
+    /// `pad_token_id` of `config.json`.
     Config,
-    /// `pad_token` of tokenizer_config.json.
+    /// `pad_token` of `tokenizer_config.json`.
     Tokenizer,
     /// Nobody: the unknown token stands in, as LLaMA-2 is usually padded.
     Unknown,

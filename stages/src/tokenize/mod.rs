@@ -90,3 +90,35 @@ pub fn tokenize(
     }
     Ok((sets, info))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corpus::Columns;
+    use crate::download::dataset::{Source, locate};
+    use crate::rows::tests::file;
+
+    #[test]
+    fn every_split_becomes_a_token_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "text,label\nfine,good\na very long and winding sentence about a film,bad\n";
+        file(folder.path(), "train.csv", text);
+        file(folder.path(), "test.csv", "text\nfine\n");
+        let located = locate(&Source::Folder(folder.path().to_owned())).unwrap();
+        let corpus = Corpus::read(&located, &Columns::default()).unwrap();
+        let tokenizer = tokenizer::tests::tokenizer();
+        let (sets, info) = tokenize(&corpus, &tokenizer, &Task::Classify, 8).unwrap();
+        let train = &sets["train"];
+        assert_eq!(train.labels, [1, 0]);
+        assert_eq!((train.tokens(0)[0], train.tokens(1).len()), (1, 8));
+        assert_eq!(train.subset(&[1]).tokens(0), train.tokens(1));
+        assert_eq!(sets["test"].labels, [-1]);
+        assert_eq!(sets["test"].tokens(0), train.tokens(0));
+        let lengths = &info.splits["train"];
+        assert_eq!(
+            (lengths.examples, lengths.longest, lengths.truncated),
+            (2, 8, 1)
+        );
+        assert_eq!(lengths.tokens, train.ids.len());
+    }
+}

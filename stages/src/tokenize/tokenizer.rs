@@ -143,7 +143,7 @@ fn failed(error: &tokenizers::Error) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::PadSource;
     use super::*;
 
@@ -152,7 +152,7 @@ mod tests {
     const TOKENIZER: &[u8] = include_bytes!("../../tests/data/llama-tiny-mha/tokenizer.json");
     const RECORDED: &str = include_str!("../../tests/data/llama-tiny-mha/input_ids.json");
 
-    fn tokenizer() -> Tokenizer {
+    pub(in super::super) fn tokenizer() -> Tokenizer {
         Tokenizer::load(TOKENIZER, Some(SETTINGS), CONFIG).unwrap()
     }
 

@@ -1,6 +1,7 @@
 //! Graph files as a whole, with toy stages that have the shape of the real ones.
 
 mod composition;
+mod damage;
 mod diagnostics;
 
 use super::*;
@@ -179,45 +180,3 @@ impl Folder {
             .replace(&self.0.path().display().to_string(), "DIR")
     }
 }
-
-#[test]
-fn fuzz() {
-    let mut x: u64 = 88172645463325252;
-    let mut rnd = |n: usize| { x ^= x << 13; x ^= x >> 7; x ^= x << 17; (x % n as u64) as usize };
-    let bits = ["(", ")", "[", "]", "{", "}", "\"", ",", ":", "//", "/*", "*/", "é", "\r\n", " ", "r#", "'", "#", "\\", "Some(", "fed", "1", "-", ".", "rank: 3,", "#![enable(implicit_some)]", "extends: \"x\"", "set: {\"fed.rounds\": 3}", "sweep: {\"seed\": [1]}", "()", "\u{feff}"];
-    let paths = ["fed.rounds", "fed.lora.rank", "seed", "base.files.x", "fed.lora.targets.0", "x", "tokens", "fed.a.b.c", "shards.by.alpha", "about", "fed.lora.targets.7", "fed.x-y"];
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("f.ron");
-    let base = GRAPH.replacen("seed: 17,", "seed: 17, set: {\"fed.rounds\": 3}, sweep: {\"fed.lora.rank\": [1, 2]},", 1);
-    let mut oks = 0;
-    for _ in 0..20000 {
-        let mut s: Vec<char> = base.chars().collect();
-        for _ in 0..=rnd(3) {
-            let i = rnd(s.len());
-            match rnd(3) {
-                0 => { let j = (i + 1 + rnd(6)).min(s.len()); s.drain(i..j); }
-                1 => { let b: Vec<char> = bits[rnd(bits.len())].chars().collect(); s.splice(i..i, b); }
-                _ => { let j = rnd(s.len()); s.swap(i, j); }
-            }
-        }
-        let s: String = s.into_iter().collect();
-        fs::write(&file, &s).unwrap();
-        let set = format!("{}={}", paths[rnd(paths.len())], ["3", "\"x\"", "(a: 1)", "[1]", "{\"a\": 2}", "Foo", "Iid"][rnd(7)]);
-        let r = std::panic::catch_unwind(|| {
-            let sets = [set.parse::<Set>().unwrap()];
-            match load(&file, &sets).and_then(|l| variants(&l)) {
-                Ok(all) => for v in all {
-                    assert!(ron_ok(&v.text.source), "unsound {}", v.text.source);
-                    match parse::<Node>(&v.text) { Ok(_) => {}, Err(e) => { e.plain(); } }
-                    complain(&v.text, &paths.map(|p| Complaint { path: p.into(), message: "m".into(), label: "l".into(), help: None })).plain();
-                    return true;
-                },
-                Err(e) => { assert!(e.plain().len() > 10); }
-            }
-            false
-        });
-        match r { Ok(ok) => oks += usize::from(ok), Err(_) => panic!("SOURCE {set}\n{s}") }
-    }
-    println!("oks {oks}");
-}
-fn ron_ok(s: &str) -> bool { options().from_str::<serde::de::IgnoredAny>(s).is_ok() }
