@@ -54,7 +54,9 @@ fn people_read_verbs_and_a_summary() {
 #[test]
 fn help_names_every_command_and_the_exit_codes() {
     let help = Space::empty().fedpipe(&["--help"]).fine().stdout;
-    for word in ["run", "plan", "why", "check", "log", "gc", "verify", "devices", "completions", "130"] {
+    for word in
+        ["run", "plan", "why", "check", "log", "gc", "verify", "devices", "completions", "130"]
+    {
         assert!(help.contains(word), "{help}");
     }
     assert_eq!(Space::empty().fedpipe(&["rnu"]).code, 2);

@@ -37,7 +37,11 @@ fn refused_text(from: &str, to: &str, words: &[&str]) {
 
 #[test]
 fn a_misspelt_field() {
-    refused_text("rank: 4", "rnak: 4", &["no field `rnak`", "graph.ron:13:", "did you mean `rank`?"]);
+    refused_text(
+        "rank: 4",
+        "rnak: 4",
+        &["no field `rnak`", "graph.ron:13:", "did you mean `rank`?"],
+    );
     refused_text("lr: 1e-3", "lrr: 1e-3", &["`lrr`", "did you mean `lr`?"]);
 }
 
@@ -48,7 +52,11 @@ fn an_unknown_stage() {
 
 #[test]
 fn an_edge_to_nowhere_or_of_the_wrong_kind() {
-    refused_text("shards: shards", "shards: shrads", &["no stage is called `shrads`", "did you mean `shards`?"]);
+    refused_text(
+        "shards: shards",
+        "shards: shrads",
+        &["no stage is called `shrads`", "did you mean `shards`?"],
+    );
     refused_text(
         "adapter: fed",
         "adapter: tokens",
@@ -89,7 +97,8 @@ fn data_that_cannot_be_used() {
 #[test]
 fn a_split_that_cannot_be_made() {
     let space = Space::with_graph(3, 2);
-    let ran = space.fedpipe(&["run", "graph.ron", "--set", "shards=Partition(of: tokens, clients: 100)"]);
+    let ran =
+        space.fedpipe(&["run", "graph.ron", "--set", "shards=Partition(of: tokens, clients: 100)"]);
     assert_eq!(ran.code, 2, "{}", ran.stderr);
     assert!(ran.stderr.contains("100 clients"), "{}", ran.stderr);
     let by = "shards.by=Dirichlet(alpha: 0.01, min: 14, on_fail: Error)";
@@ -105,18 +114,18 @@ fn a_split_that_cannot_be_made() {
 fn adapters_that_the_model_cannot_have() {
     let space = Space::with_graph(3, 2);
     refused(&space, &["fed.lora.rank=0"], &["rank", "graph.ron"]);
-    refused(
-        &space,
-        &[r#"fed.lora.targets=["q_prj"]"#],
-        &["`q_prj`", "did you mean `q_proj`?"],
-    );
+    refused(&space, &[r#"fed.lora.targets=["q_prj"]"#], &["`q_prj`", "did you mean `q_proj`?"]);
     refused(&space, &["fed.lora.dropout=1.5"], &["dropout"]);
 }
 
 #[test]
 fn all_that_is_wrong_is_told_at_once() {
     let space = Space::with_graph(3, 2);
-    refused(&space, &["fed.lora.rank=0", "fed.rounds=0", "fed.local.batch=0"], &["rank", "round", "batch"]);
+    refused(
+        &space,
+        &["fed.lora.rank=0", "fed.rounds=0", "fed.local.batch=0"],
+        &["rank", "round", "batch"],
+    );
 }
 
 #[test]
@@ -149,7 +158,11 @@ fn no_network_and_nothing_cached() {
     let space = Space::with_graph(3, 2);
     let hub = r#"base=Model(hub: "owner/name")"#;
     refused(&space, &[hub], &["owner/name", "127.0.0.1:9"]);
-    refused_args(&space, &["run", "graph.ron", "--offline", "--set", hub], &["owner/name", "offline"]);
+    refused_args(
+        &space,
+        &["run", "graph.ron", "--offline", "--set", hub],
+        &["owner/name", "offline"],
+    );
 }
 
 #[test]

@@ -47,7 +47,9 @@ impl Ran {
     #[track_caller]
     pub(crate) fn events(&self) -> Vec<Value> {
         let lines = self.stdout.lines();
-        lines.map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+        lines
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+            .collect()
     }
 
     /// `(steps, reused, ran)` of the last event of a run with `--json`.
@@ -170,7 +172,8 @@ impl Space {
         let mut all = Vec::new();
         for shard in fs::read_dir(self.path(".fedpipe/ac")).unwrap().flatten() {
             for record in fs::read_dir(shard.path()).unwrap().flatten() {
-                let value: Value = serde_json::from_slice(&fs::read(record.path()).unwrap()).unwrap();
+                let value: Value =
+                    serde_json::from_slice(&fs::read(record.path()).unwrap()).unwrap();
                 let shard = shard.file_name().to_string_lossy().into_owned();
                 let key = shard + &record.file_name().to_string_lossy();
                 all.push((key, value["output"]["digest"].as_str().unwrap().to_owned()));

@@ -37,7 +37,10 @@ fn why_names_the_field_and_its_two_values() {
         space.fedpipe(&["why", step, "graph.ron", "--set", set]).fine().stdout
     };
     assert_eq!(why("fed/init", "fed.lora.rank=2"), "lora.rank 4 -> 2 in fed/init\n");
-    assert_eq!(why("fed/round-002/client-001", "fed.lora.rank=2"), "lora.rank 4 -> 2 in fed/init\n");
+    assert_eq!(
+        why("fed/round-002/client-001", "fed.lora.rank=2"),
+        "lora.rank 4 -> 2 in fed/init\n"
+    );
     assert_eq!(why("score", "shards.clients=4"), "clients 3 -> 4 in shards\n");
     let lr = why("fed", "fed.local.optimizer=AdamW(lr: 1e-4)");
     assert!(lr.contains("local.optimizer.AdamW.lr 0.001 -> 0.0001 in fed/round-00"), "{lr}");

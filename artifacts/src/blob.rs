@@ -74,9 +74,7 @@ impl Store {
                 return Ok(bytes);
             }
         }
-        Err(Error::Pruned {
-            digest: blob.digest,
-        })
+        Err(Error::Pruned { digest: blob.digest })
     }
 
     /// Where the bytes lie: in the store or outside it. They must not be changed.
@@ -90,9 +88,7 @@ impl Store {
                 return Ok(path);
             }
         }
-        Err(Error::Pruned {
-            digest: blob.digest,
-        })
+        Err(Error::Pruned { digest: blob.digest })
     }
 
     /// The tree whose canonical listing is the blob `at`: `None` if it was pruned.
@@ -107,14 +103,9 @@ impl Store {
             return Ok(None);
         };
         if Digest::of(&bytes) != at.digest {
-            return Err(Error::damaged(
-                &path,
-                "its bytes are not those that it is named after",
-            ));
+            return Err(Error::damaged(&path, "its bytes are not those that it is named after"));
         }
-        Tree::parse(&bytes)
-            .map(Some)
-            .map_err(|error| Error::damaged(&path, error.to_string()))
+        Tree::parse(&bytes).map(Some).map_err(|error| Error::damaged(&path, error.to_string()))
     }
 
     /// The file with the bytes, if it is there with the right length.
@@ -129,10 +120,7 @@ impl Store {
 }
 
 fn wrong_length(path: &Path, found: u64, blob: &BlobRef) -> Error {
-    Error::damaged(
-        path,
-        format!("it has {found} bytes where {} are expected", blob.len),
-    )
+    Error::damaged(path, format!("it has {found} bytes where {} are expected", blob.len))
 }
 
 /// `None` if the file went away.
@@ -150,22 +138,14 @@ fn open(path: &Path, blob: &BlobRef) -> Result<Option<Blob>> {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).at(path)?;
         if Digest::of(&bytes) != blob.digest {
-            return Err(Error::damaged(
-                path,
-                "its bytes are not those that it is named after",
-            ));
+            return Err(Error::damaged(path, "its bytes are not those that it is named after"));
         }
         Bytes::Read(bytes)
     };
-    Ok(Some(Blob {
-        bytes: Arc::new(bytes),
-    }))
+    Ok(Some(Blob { bytes: Arc::new(bytes) }))
 }
 
-#[expect(
-    unsafe_code,
-    reason = "a memory map is sound only while nobody changes the file"
-)]
+#[expect(unsafe_code, reason = "a memory map is sound only while nobody changes the file")]
 fn map(file: &File) -> io::Result<Mmap> {
     // SAFETY: a blob is read-only and never written again once it has its name; it is replaced and
     // removed by rename and unlink, which leave the mapped file as it is. An external blob is the
@@ -210,9 +190,8 @@ mod tests {
         let store = Store::open(&dir.path().join("store")).unwrap();
         let lease = store.lease().unwrap();
         for len in [0u64, 1, READ, READ + 1, 3 << 20] {
-            let bytes: Vec<u8> = (0..len)
-                .map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1])
-                .collect();
+            let bytes: Vec<u8> =
+                (0..len).map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1]).collect();
             let blob = store.put_bytes(&lease, &bytes).unwrap();
             assert!(store.has(&blob));
             let read = store.blob(&blob).unwrap();

@@ -69,9 +69,7 @@ impl FromStr for Digest {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        parse(text.as_bytes()).ok_or_else(|| Error::Digest {
-            text: text.to_owned(),
-        })
+        parse(text.as_bytes()).ok_or_else(|| Error::Digest { text: text.to_owned() })
     }
 }
 
@@ -133,10 +131,7 @@ pub struct BlobRef {
 impl BlobRef {
     /// The name and length of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        Self {
-            digest: Digest::of(bytes),
-            len: bytes.len() as u64,
-        }
+        Self { digest: Digest::of(bytes), len: bytes.len() as u64 }
     }
 }
 
@@ -151,20 +146,11 @@ mod tests {
         assert_eq!(digest.to_string(), text);
         assert_eq!(digest.short(), "af1349b9f5");
         assert_eq!(text.parse::<Digest>().unwrap(), digest);
-        assert_eq!(
-            serde_json::to_string(&digest).unwrap(),
-            format!("\"{text}\"")
-        );
-        assert_eq!(
-            serde_json::from_str::<Digest>(&format!("\"{text}\"")).unwrap(),
-            digest
-        );
-        for wrong in [
-            &text[1..],
-            &text.to_uppercase(),
-            &format!("{text}0"),
-            &text.replace('a', "g"),
-        ] {
+        assert_eq!(serde_json::to_string(&digest).unwrap(), format!("\"{text}\""));
+        assert_eq!(serde_json::from_str::<Digest>(&format!("\"{text}\"")).unwrap(), digest);
+        for wrong in
+            [&text[1..], &text.to_uppercase(), &format!("{text}0"), &text.replace('a', "g")]
+        {
             assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
         }
     }

@@ -45,11 +45,7 @@ pub struct Finished {
 
 impl Draft {
     pub(crate) fn new(store: Store, lease: Lease) -> Self {
-        Self {
-            store,
-            lease,
-            staged: Arc::default(),
-        }
+        Self { store, lease, staged: Arc::default() }
     }
 
     /// Puts `bytes` as the entry `name`.
@@ -114,9 +110,7 @@ impl Draft {
     /// [`Error::Pruned`] if it is not there, and as [`Draft::bytes`].
     pub fn adopt(&mut self, name: &str, blob: BlobRef) -> Result<()> {
         if !self.store.hold(&blob)? {
-            return Err(Error::Pruned {
-                digest: blob.digest,
-            });
+            return Err(Error::Pruned { digest: blob.digest });
         }
         add(&self.staged, name, blob, None)
     }
@@ -131,9 +125,7 @@ impl Draft {
         texts.sort_unstable_by(|a, b| (a.1.len(), &a.0).cmp(&(b.1.len(), &b.0)));
         let mut room = INLINE;
         let fits = |(_, text): &(String, String)| {
-            room.checked_sub(text.len())
-                .inspect(|rest| room = *rest)
-                .is_some()
+            room.checked_sub(text.len()).inspect(|rest| room = *rest).is_some()
         };
         let inline = texts.into_iter().take_while(fits).collect();
         Ok(Finished { tree, blob, inline })
@@ -148,12 +140,8 @@ fn lock(staged: &Mutex<Staged>) -> MutexGuard<'_, Staged> {
 fn add(staged: &Mutex<Staged>, name: &str, blob: BlobRef, bytes: Option<&[u8]>) -> Result<()> {
     let mut staged = lock(staged);
     staged.tree.insert(name, blob)?;
-    let text = bytes
-        .filter(|b| b.len() <= INLINE)
-        .and_then(|b| std::str::from_utf8(b).ok());
-    staged
-        .texts
-        .extend(text.map(|text| (name.to_owned(), text.to_owned())));
+    let text = bytes.filter(|b| b.len() <= INLINE).and_then(|b| std::str::from_utf8(b).ok());
+    staged.texts.extend(text.map(|text| (name.to_owned(), text.to_owned())));
     Ok(())
 }
 
@@ -186,10 +174,7 @@ impl DraftFile {
         if let Some(file) = self.file.take().filter(|_| self.len > LARGE) {
             file.sync_data().at(&self.path)?;
         }
-        let blob = BlobRef {
-            digest: self.hasher.finalize().into(),
-            len: self.len,
-        };
+        let blob = BlobRef { digest: self.hasher.finalize().into(), len: self.len };
         self.store.put_file(&blob, &self.path)?;
         add(&self.staged, &self.name, blob, self.text.as_deref())?;
         Ok(blob)
@@ -218,13 +203,7 @@ impl Write for DraftFile {
         }
         if self.piece.len() == PIECE {
             self.drain().map_err(|source| {
-                io::Error::new(
-                    source.kind(),
-                    Error::Io {
-                        path: self.path.clone(),
-                        source,
-                    },
-                )
+                io::Error::new(source.kind(), Error::Io { path: self.path.clone(), source })
             })?;
         }
         Ok(bytes.len())
@@ -253,9 +232,8 @@ mod tests {
         let store = Store::open(&dir.path().join("store")).unwrap();
         let lease = store.lease().unwrap();
         let mut draft = store.draft(&lease).unwrap();
-        let long: Vec<u8> = (0..300_000u32)
-            .map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1])
-            .collect();
+        let long: Vec<u8> =
+            (0..300_000u32).map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1]).collect();
         let mut file = draft.file("deep/long").unwrap();
         let mut cut = draft.file("cut").unwrap();
         file.write_all(&long).unwrap();
@@ -270,14 +248,8 @@ mod tests {
         let done = draft.finish().unwrap();
         let names: Vec<&str> = done.tree.iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["again", "deep/long", "small.json", "x"]);
-        assert_eq!(
-            done.inline,
-            BTreeMap::from([("small.json".into(), "{}".into())])
-        );
-        assert_eq!(
-            &*store.blob(&done.tree.get("deep/long").unwrap()).unwrap(),
-            &*long
-        );
+        assert_eq!(done.inline, BTreeMap::from([("small.json".into(), "{}".into())]));
+        assert_eq!(&*store.blob(&done.tree.get("deep/long").unwrap()).unwrap(), &*long);
         assert_eq!(store.tree(&done.blob).unwrap(), Some(done.tree));
         let staging = dir.path().join("store/tmp").join(lease.id());
         assert!(files::names(&staging).unwrap().is_empty());
@@ -290,14 +262,8 @@ mod tests {
         let mut draft = store.draft(&store.lease().unwrap()).unwrap();
         draft.bytes("a", b"1").unwrap();
         assert!(matches!(draft.bytes("a", b"2"), Err(Error::Name { .. })));
-        assert!(matches!(
-            draft.file("a/b").map(drop),
-            Err(Error::Name { .. })
-        ));
-        assert!(matches!(
-            draft.adopt("b", BlobRef::of(b"?")),
-            Err(Error::Pruned { .. })
-        ));
+        assert!(matches!(draft.file("a/b").map(drop), Err(Error::Name { .. })));
+        assert!(matches!(draft.adopt("b", BlobRef::of(b"?")), Err(Error::Pruned { .. })));
     }
 
     #[test]

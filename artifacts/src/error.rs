@@ -130,18 +130,11 @@ impl Error {
 
     /// Lets damage pass, where what is damaged counts as not there.
     pub(crate) fn unless_damaged(self) -> Result<()> {
-        if matches!(self, Self::Damaged { .. }) {
-            Ok(())
-        } else {
-            Err(self)
-        }
+        if matches!(self, Self::Damaged { .. }) { Ok(()) } else { Err(self) }
     }
 
     pub(crate) fn damaged(path: &Path, why: impl Into<String>) -> Self {
-        Self::Damaged {
-            path: path.to_owned(),
-            why: why.into(),
-        }
+        Self::Damaged { path: path.to_owned(), why: why.into() }
     }
 }
 
@@ -171,17 +164,11 @@ pub(crate) trait At<T> {
 
 impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     fn at(self, path: &Path) -> Result<T> {
-        self.map_err(|source| Error::Io {
-            path: path.to_owned(),
-            source: source.into(),
-        })
+        self.map_err(|source| Error::Io { path: path.to_owned(), source: source.into() })
     }
 
     fn of_input(self, path: &Path) -> Result<T> {
-        self.map_err(|source| Error::Input {
-            path: path.to_owned(),
-            source: source.into(),
-        })
+        self.map_err(|source| Error::Input { path: path.to_owned(), source: source.into() })
     }
 }
 

@@ -28,10 +28,7 @@ impl Note {
     /// Whether the file holds the bytes. A file that was only copied back or renamed does.
     pub(crate) fn holds(&self, store: &Store, digest: &Digest) -> bool {
         self.is_unchanged()
-            || store
-                .stat_cache()
-                .digest(&self.path)
-                .is_ok_and(|found| found.digest == *digest)
+            || store.stat_cache().digest(&self.path).is_ok_and(|found| found.digest == *digest)
     }
 }
 
@@ -64,11 +61,7 @@ impl Store {
         let path = absolute(path)?;
         let stamp = Stamp::at(&path).of_input(&path)?;
         if stamp.size != blob.len {
-            return Err(Error::WrongLength {
-                path,
-                found: stamp.size,
-                expected: blob.len,
-            });
+            return Err(Error::WrongLength { path, found: stamp.size, expected: blob.len });
         }
         self.put_note(lease, blob, path, stamp)
     }
@@ -78,15 +71,9 @@ impl Store {
         if Stamp::at(&path).of_input(&path)? != stamp {
             return Err(Error::Changing { path });
         }
-        let note = serde_json::to_vec(&Note {
-            path: path.clone(),
-            stamp,
-        });
+        let note = serde_json::to_vec(&Note { path: path.clone(), stamp });
         // The one way for this to fail is a path that is not UTF-8.
-        let note = note.map_err(|error| Error::Input {
-            path,
-            source: error.into(),
-        })?;
+        let note = note.map_err(|error| Error::Input { path, source: error.into() })?;
         let staged = lease.staging();
         let place = self.place(Area::External, &blob.digest);
         files::write(&staged, &note, 0o644).at(&staged)?;
@@ -135,17 +122,8 @@ mod tests {
         let file = dir.path().join("model.bin");
         fs::write(&file, "weights").unwrap();
         let wrong = store.put_known(&lease, &file, &BlobRef::of(b"weight"));
-        assert!(matches!(
-            wrong,
-            Err(Error::WrongLength {
-                found: 7,
-                expected: 6,
-                ..
-            })
-        ));
-        store
-            .put_known(&lease, &file, &BlobRef::of(b"weights"))
-            .unwrap();
+        assert!(matches!(wrong, Err(Error::WrongLength { found: 7, expected: 6, .. })));
+        store.put_known(&lease, &file, &BlobRef::of(b"weights")).unwrap();
         assert!(store.has(&BlobRef::of(b"weights")));
     }
 }

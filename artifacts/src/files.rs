@@ -13,14 +13,8 @@ use rustix::io::Errno;
 /// `None` if it is not there. The second look closes the window in which the name was resolved before a rename took the
 /// file away and the time was set after it: what is still at its path after its time was set cannot be collected.
 pub(crate) fn touch(path: &Path) -> io::Result<Option<Metadata>> {
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: UTIME_NOW,
-    };
-    let times = Timestamps {
-        last_access: now,
-        last_modification: now,
-    };
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: now };
     match rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()) {
         Ok(()) => look(path),
         Err(Errno::NOENT) => Ok(None),
@@ -53,13 +47,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<bool> {
 
 /// Creates a file that must not be there yet.
 pub(crate) fn create(path: &Path, mode: u32) -> io::Result<File> {
-    let open = || {
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(path)
-    };
+    let open = || OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     with_parent(path, open)
 }
 
@@ -76,13 +64,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// Renames only if nothing is there: `false` if something is. The first one wins.
 pub(crate) fn rename_if_absent(from: &Path, to: &Path) -> io::Result<bool> {
     let renamed = with_parent(to, || {
-        Ok(rustix::fs::renameat_with(
-            CWD,
-            from,
-            CWD,
-            to,
-            RenameFlags::NOREPLACE,
-        )?)
+        Ok(rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
     });
     match renamed {
         Ok(()) => Ok(true),
@@ -103,9 +85,7 @@ fn link_if_absent(from: &Path, to: &Path) -> io::Result<bool> {
 
 fn is_unsupported(error: &io::Error) -> bool {
     let errno = error.raw_os_error();
-    [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP]
-        .iter()
-        .any(|e| errno == Some(e.raw_os_error()))
+    [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP].iter().any(|e| errno == Some(e.raw_os_error()))
 }
 
 /// Shards are made when they are first needed.
@@ -141,11 +121,7 @@ mod tests {
     #[test]
     fn the_first_rename_wins() {
         let dir = tempfile::tempdir().unwrap();
-        let (one, two, to) = (
-            dir.path().join("1"),
-            dir.path().join("2"),
-            dir.path().join("x/y"),
-        );
+        let (one, two, to) = (dir.path().join("1"), dir.path().join("2"), dir.path().join("x/y"));
         write(&one, b"one", 0o444).unwrap();
         write(&two, b"two", 0o444).unwrap();
         assert!(rename_if_absent(&one, &to).unwrap());
@@ -162,10 +138,7 @@ mod tests {
         let path = dir.path().join("x");
         assert!(touch(&path).unwrap().is_none());
         write(&path, b"x", 0o444).unwrap();
-        File::open(&path)
-            .unwrap()
-            .set_modified(std::time::UNIX_EPOCH)
-            .unwrap();
+        File::open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
         let touched = touch(&path).unwrap().unwrap();
         assert!(touched.modified().unwrap() > std::time::UNIX_EPOCH);
     }

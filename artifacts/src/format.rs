@@ -28,16 +28,11 @@ pub(crate) fn read(root: &Path) -> Result<Option<String>> {
             return Ok(None);
         }
     }
-    Err(Error::NotAStore {
-        path: root.to_owned(),
-    })
+    Err(Error::NotAStore { path: root.to_owned() })
 }
 
 fn is_no_file(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
-    )
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
 }
 
 fn is_unfinished(root: &Path) -> Result<bool> {
@@ -61,17 +56,11 @@ fn is_unfinished(root: &Path) -> Result<bool> {
 }
 
 fn parse(root: &Path, path: &Path, text: &str) -> Result<String> {
-    let unsupported = |feature: String| Error::Unsupported {
-        path: root.to_owned(),
-        feature,
-    };
+    let unsupported = |feature: String| Error::Unsupported { path: root.to_owned(), feature };
     let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
     if !first.starts_with("fedpipe-store ") {
-        return Err(Error::damaged(
-            path,
-            "its first line is not that of a store",
-        ));
+        return Err(Error::damaged(path, "its first line is not that of a store"));
     }
     if first != FIRST_LINE {
         return Err(unsupported(format!("the format `{first}`")));
@@ -122,14 +111,8 @@ mod tests {
         assert_eq!(read(&dir.path().join("absent")).unwrap(), None);
         fs::write(dir.path().join("thesis.tex"), "x").unwrap();
         let error = read(dir.path()).unwrap_err();
-        assert!(
-            matches!(&error, Error::NotAStore { path } if path == dir.path()),
-            "{error}"
-        );
-        assert!(matches!(
-            read(&dir.path().join("thesis.tex")),
-            Err(Error::NotAStore { .. })
-        ));
+        assert!(matches!(&error, Error::NotAStore { path } if path == dir.path()), "{error}");
+        assert!(matches!(read(&dir.path().join("thesis.tex")), Err(Error::NotAStore { .. })));
     }
 
     #[test]
@@ -156,11 +139,7 @@ mod tests {
             assert!(matches!(error, Error::Unsupported { .. }), "{error}");
             assert!(error.to_string().contains(word), "{error}");
         }
-        fs::write(
-            dir.path().join(NAME),
-            "fedpipe-store 1\nid a\noptional packs\n",
-        )
-        .unwrap();
+        fs::write(dir.path().join(NAME), "fedpipe-store 1\nid a\noptional packs\n").unwrap();
         assert_eq!(read(dir.path()).unwrap().as_deref(), Some("a"));
         fs::write(dir.path().join(NAME), "").unwrap();
         assert!(matches!(read(dir.path()), Err(Error::Damaged { .. })));

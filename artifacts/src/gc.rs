@@ -33,11 +33,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self {
-            keep_last: None,
-            keep_within: None,
-            grace: Duration::from_hours(1),
-        }
+        Self { keep_last: None, keep_within: None, grace: Duration::from_hours(1) }
     }
 }
 
@@ -137,13 +133,7 @@ impl Store {
             kept_bytes: marks.kept.1,
             ..Swept::default()
         };
-        let mut broom = Broom {
-            store: self,
-            floor,
-            dry_run,
-            marks,
-            swept,
-        };
+        let mut broom = Broom { store: self, floor, dry_run, marks, swept };
         broom.runs(&roots)?;
         broom.records()?;
         for area in [Area::Blobs, Area::External] {
@@ -160,15 +150,9 @@ impl Store {
     /// collectors on a file system without locks still lose nothing.
     fn claim(&self) -> Result<File> {
         let path = self.folder("gc.lock");
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .at(&path)?;
+        let file = File::options().create(true).append(true).open(&path).at(&path)?;
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) => Err(Error::Busy {
-                path: self.root().to_owned(),
-            }),
+            Err(TryLockError::WouldBlock) => Err(Error::Busy { path: self.root().to_owned() }),
             Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
         }
     }
@@ -177,11 +161,7 @@ impl Store {
 /// Nothing as new as this goes.
 fn floor(policy: &Policy, now: SystemTime, leases: &[FoundLease]) -> SystemTime {
     let aged = now.checked_sub(policy.grace).unwrap_or(UNIX_EPOCH);
-    let oldest = leases
-        .iter()
-        .filter(|lease| lease.is_live)
-        .map(|lease| lease.start)
-        .min();
+    let oldest = leases.iter().filter(|lease| lease.is_live).map(|lease| lease.start).min();
     oldest.map_or(aged, |start| start.min(aged))
 }
 
@@ -196,12 +176,7 @@ struct Broom<'a> {
 impl Broom<'_> {
     fn went(&mut self, what: What, id: impl Into<String>, bytes: u64, why: &'static str) {
         self.swept.bytes += bytes;
-        self.swept.items.push(Item {
-            what,
-            id: id.into(),
-            bytes,
-            why,
-        });
+        self.swept.items.push(Item { what, id: id.into(), bytes, why });
     }
 
     fn runs(&mut self, roots: &Roots) -> Result<()> {
@@ -211,12 +186,7 @@ impl Broom<'_> {
                 sweep::remove_folder(self.store, &run.path)?;
             }
             self.swept.runs += 1;
-            self.went(
-                What::Run,
-                &run.id,
-                bytes,
-                "the policy keeps newer runs only",
-            );
+            self.went(What::Run, &run.id, bytes, "the policy keeps newer runs only");
         }
         Ok(())
     }
@@ -225,12 +195,7 @@ impl Broom<'_> {
         for (key, bytes) in std::mem::take(&mut self.marks.doomed) {
             if self.sweep(Area::Records, &key)? {
                 self.swept.records += 1;
-                self.went(
-                    What::Record,
-                    key.to_string(),
-                    bytes,
-                    "no kept run or pin uses it",
-                );
+                self.went(What::Record, key.to_string(), bytes, "no kept run or pin uses it");
             } else {
                 self.swept.kept_records += 1;
                 self.swept.kept_bytes += bytes;
@@ -240,22 +205,13 @@ impl Broom<'_> {
     }
 
     fn blobs(&mut self, area: Area) -> Result<()> {
-        let what = if area == Area::Blobs {
-            What::Blob
-        } else {
-            What::External
-        };
+        let what = if area == Area::Blobs { What::Blob } else { What::External };
         for shard in sweep::shards(self.store, area)? {
             for seen in sweep::shard(self.store, area, &shard)? {
                 let stays = self.marks.live.contains(&seen.digest) || seen.time >= self.floor;
                 if !stays && self.sweep(area, &seen.digest)? {
                     self.swept.blobs += 1;
-                    self.went(
-                        what,
-                        seen.digest.to_string(),
-                        seen.len,
-                        "no kept record names it",
-                    );
+                    self.went(what, seen.digest.to_string(), seen.len, "no kept record names it");
                 } else {
                     self.swept.kept_blobs += 1;
                     self.swept.kept_bytes += seen.len;
@@ -277,9 +233,7 @@ impl Broom<'_> {
                 self.swept.rescued += 1;
                 if area == Area::Records {
                     // A damaged record is a miss for the one who touched it, too.
-                    self.marks
-                        .add(self.store, digest, &bytes)
-                        .or_else(Error::unless_damaged)?;
+                    self.marks.add(self.store, digest, &bytes).or_else(Error::unless_damaged)?;
                 }
             }
             Fate::Absent => {}
@@ -287,9 +241,7 @@ impl Broom<'_> {
         if area == Area::Records
             && let Some(bytes) = self.store.record_bytes(digest)?
         {
-            self.marks
-                .add(self.store, digest, &bytes)
-                .or_else(Error::unless_damaged)?;
+            self.marks.add(self.store, digest, &bytes).or_else(Error::unless_damaged)?;
         }
         Ok(false)
     }
@@ -306,11 +258,7 @@ impl Broom<'_> {
             if !is_done && roots.keys.contains(&key) {
                 continue;
             }
-            let why = if is_done {
-                "its step is done"
-            } else {
-                "no kept run uses it"
-            };
+            let why = if is_done { "its step is done" } else { "no kept run uses it" };
             self.folder(What::Wip, &path, &name, why)?;
         }
         Ok(())
@@ -325,10 +273,7 @@ impl Broom<'_> {
                 None => self.folder(What::Staging, &tmp.join(&name), &name, ENDED)?,
             }
         }
-        for dead in leases
-            .iter()
-            .filter(|lease| !lease.is_live && !self.dry_run)
-        {
+        for dead in leases.iter().filter(|lease| !lease.is_live && !self.dry_run) {
             let path = folder.join(&dead.id);
             files::remove(&path).at(&path)?;
         }

@@ -15,11 +15,7 @@ pub(crate) fn unique() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let process = PROCESS.get_or_init(|| {
         let this = Holder::this();
-        format!(
-            "{}-{}",
-            this.pid,
-            Digest::of(format!("{this:?}").as_bytes()).short()
-        )
+        format!("{}-{}", this.pid, Digest::of(format!("{this:?}").as_bytes()).short())
     });
     format!("{process}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
@@ -48,9 +44,7 @@ impl Holder {
         Self {
             host: line("/proc/sys/kernel/hostname").unwrap_or_default(),
             boot: line("/proc/sys/kernel/random/boot_id"),
-            space: fs::read_link("/proc/self/ns/pid")
-                .ok()
-                .map(|p| p.display().to_string()),
+            space: fs::read_link("/proc/self/ns/pid").ok().map(|p| p.display().to_string()),
             pid,
             begun: state(pid).map(|(_, begun)| begun),
         }
@@ -94,30 +88,12 @@ mod tests {
     fn an_ended_process_is_told_from_a_living_one() {
         let this = Holder::this();
         assert_eq!(this.is_alive(&this), Some(true));
-        assert_eq!(
-            Holder {
-                begun: Some(1),
-                ..this.clone()
-            }
-            .is_alive(&this),
-            Some(false)
-        );
+        assert_eq!(Holder { begun: Some(1), ..this.clone() }.is_alive(&this), Some(false));
         let mut child = std::process::Command::new("true").spawn().unwrap();
         child.wait().unwrap();
-        let ended = Holder {
-            pid: child.id(),
-            begun: None,
-            ..this.clone()
-        };
+        let ended = Holder { pid: child.id(), begun: None, ..this.clone() };
         assert_eq!(ended.is_alive(&this), Some(false));
-        let elsewhere = Holder {
-            boot: Some("another".into()),
-            ..ended
-        };
-        assert_eq!(
-            elsewhere.is_alive(&this),
-            None,
-            "only its heartbeat can tell"
-        );
+        let elsewhere = Holder { boot: Some("another".into()), ..ended };
+        assert_eq!(elsewhere.is_alive(&this), None, "only its heartbeat can tell");
     }
 }

@@ -9,11 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{Digest, NewRecord, Policy, Provenance, Store, files};
 
-const AT_ONCE: Policy = Policy {
-    keep_last: None,
-    keep_within: None,
-    grace: Duration::ZERO,
-};
+const AT_ONCE: Policy = Policy { keep_last: None, keep_within: None, grace: Duration::ZERO };
 
 #[expect(clippy::unnecessary_wraps, reason = "the check asks for an option")]
 fn key_of(manifest: &Value) -> Option<Digest> {
@@ -32,9 +28,7 @@ fn writes_until_it_is_killed() {
             return;
         }
         let lease = store.lease().unwrap();
-        store
-            .new_run(&format!("{}-{number}", lease.id()), &json!({"ended": true}))
-            .unwrap();
+        store.new_run(&format!("{}-{number}", lease.id()), &json!({"ended": true})).unwrap();
         let mut draft = store.draft(&lease).unwrap();
         for part in 0..4 {
             let text = format!("{part} of {number} ").repeat(10_000);
@@ -52,15 +46,7 @@ fn writes_until_it_is_killed() {
         store.publish(&lease, record).unwrap();
         drop(lease);
         if number % 5 == 4 {
-            store
-                .gc(
-                    &Policy {
-                        keep_last: Some(3),
-                        ..AT_ONCE
-                    },
-                    false,
-                )
-                .unwrap();
+            store.gc(&Policy { keep_last: Some(3), ..AT_ONCE }, false).unwrap();
         }
     }
 }
@@ -68,11 +54,7 @@ fn writes_until_it_is_killed() {
 fn spawn(folder: &Path) -> Child {
     let mut writer = Command::new(std::env::current_exe().unwrap());
     writer.args(["--ignored", "--exact", "kill::writes_until_it_is_killed"]);
-    writer
-        .current_dir(folder)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+    writer.current_dir(folder).stdout(Stdio::null()).spawn().unwrap()
 }
 
 fn held(root: &Path) -> Vec<String> {
@@ -106,28 +88,14 @@ fn a_kill_leaves_whole_files_only() {
         // Now and then the next writer goes on with what the killed one left.
         if round % 3 == 2 {
             thread::sleep(Duration::from_millis(20));
-            store
-                .gc(
-                    &Policy {
-                        keep_last: Some(0),
-                        ..AT_ONCE
-                    },
-                    false,
-                )
-                .unwrap();
+            store.gc(&Policy { keep_last: Some(0), ..AT_ONCE }, false).unwrap();
             for folder in ["leases", "tmp", "runs"] {
-                assert!(
-                    files::names(&store.folder(folder)).unwrap().is_empty(),
-                    "{folder}"
-                );
+                assert!(files::names(&store.folder(folder)).unwrap().is_empty(), "{folder}");
             }
             let left = store.verify(None, &key_of).unwrap();
             assert_eq!((left.records, left.blobs), (0, 0));
         }
     }
     // The test is worth something only if writers were killed at work.
-    assert!(
-        records > 0 && leases > 0,
-        "{records} records, {leases} leases"
-    );
+    assert!(records > 0 && leases > 0, "{records} records, {leases} leases");
 }

@@ -5,18 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::Digest;
 
 /// Every folder of a store.
-pub(crate) const FOLDERS: [&str; 10] = [
-    "cas",
-    "ac",
-    "ext",
-    "runs",
-    "pins",
-    "leases",
-    "wip",
-    "tmp",
-    "trash",
-    "quarantine",
-];
+pub(crate) const FOLDERS: [&str; 10] =
+    ["cas", "ac", "ext", "runs", "pins", "leases", "wip", "tmp", "trash", "quarantine"];
 
 /// A folder of files that are named by a digest, 256 ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,14 +37,7 @@ impl Area {
     /// `<root>/trash/ab/cas-cdef…`
     pub(crate) fn trash(self, root: &Path, digest: &Digest) -> PathBuf {
         let hex = digest.hex();
-        path(
-            root,
-            &[
-                "trash",
-                &hex[..2],
-                &format!("{}-{}", self.folder(), &hex[2..]),
-            ],
-        )
+        path(root, &["trash", &hex[..2], &format!("{}-{}", self.folder(), &hex[2..])])
     }
 
     /// Takes `trash/ab/cas-cdef…` apart.
@@ -69,11 +52,7 @@ impl Area {
 
 /// The digest that a file in a shard is named by.
 pub(crate) fn digest(shard: &str, name: &str) -> Option<Digest> {
-    if shard.len() == 2 {
-        format!("{shard}{name}").parse().ok()
-    } else {
-        None
-    }
+    if shard.len() == 2 { format!("{shard}{name}").parse().ok() } else { None }
 }
 
 fn path(root: &Path, parts: &[&str]) -> PathBuf {

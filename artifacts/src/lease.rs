@@ -55,10 +55,7 @@ impl Lease {
             let start = fs::metadata(&new).and_then(|m| m.modified()).at(&new)?;
             let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
             let start = (since.as_secs(), since.subsec_nanos());
-            let content = Content {
-                holder: holder.clone(),
-                start,
-            };
+            let content = Content { holder: holder.clone(), start };
             fs::write(&new, serde_json::to_vec(&content).at(&new)?).at(&new)?;
             let file = store.folder("leases").join(&id);
             if files::rename_if_absent(&new, &file).at(&file)? {
@@ -80,19 +77,9 @@ impl Lease {
             }
         };
         // Without a thread the lease still holds: on this machine the process itself is looked for.
-        let thread = std::thread::Builder::new()
-            .name("store heartbeat".into())
-            .spawn(beat);
+        let thread = std::thread::Builder::new().name("store heartbeat".into()).spawn(beat);
         let heart = thread.ok().map(|thread| (stop, thread));
-        Self {
-            held: Arc::new(Held {
-                id,
-                file,
-                staging,
-                count: AtomicU64::new(0),
-                heart,
-            }),
-        }
+        Self { held: Arc::new(Held { id, file, staging, count: AtomicU64::new(0), heart }) }
     }
 
     /// The name of the lease.
@@ -147,24 +134,15 @@ pub(crate) fn read_all(store: &Store, now: SystemTime) -> Result<Vec<Found>> {
 }
 
 fn judge(id: String, bytes: &[u8], beat: SystemTime, this: &Holder, now: SystemTime) -> Found {
-    let is_silent = now
-        .duration_since(beat)
-        .is_ok_and(|silence| silence > SILENCE);
+    let is_silent = now.duration_since(beat).is_ok_and(|silence| silence > SILENCE);
     match serde_json::from_slice::<Content>(bytes) {
-        Ok(Content {
-            holder,
-            start: (seconds, nanos),
-        }) => Found {
+        Ok(Content { holder, start: (seconds, nanos) }) => Found {
             id,
             start: UNIX_EPOCH + Duration::new(seconds, nanos),
             is_live: holder.is_alive(this).unwrap_or(!is_silent),
         },
         // Nobody knows since when it holds, so that it keeps everything while it beats.
-        Err(_) => Found {
-            id,
-            start: UNIX_EPOCH,
-            is_live: !is_silent,
-        },
+        Err(_) => Found { id, start: UNIX_EPOCH, is_live: !is_silent },
     }
 }
 
@@ -180,10 +158,7 @@ mod tests {
         let again = lease.clone();
         let now = store.now().unwrap();
         let found = read_all(&store, now).unwrap();
-        assert!(
-            found.len() == 1 && found[0].is_live && found[0].start <= now,
-            "{found:?}"
-        );
+        assert!(found.len() == 1 && found[0].is_live && found[0].start <= now, "{found:?}");
         drop(lease);
         assert_eq!(read_all(&store, now).unwrap().len(), 1);
         drop(again);
@@ -197,20 +172,13 @@ mod tests {
         let now = UNIX_EPOCH + Duration::from_hours(10);
         let elsewhere =
             r#"{"holder":{"host":"b","boot":"b","space":null,"pid":7,"begun":null},"start":[5,6]}"#;
-        for (content, minutes, is_live) in [
-            (elsewhere, 14, true),
-            (elsewhere, 16, false),
-            ("", 14, true),
-            ("", 16, false),
-        ] {
+        for (content, minutes, is_live) in
+            [(elsewhere, 14, true), (elsewhere, 16, false), ("", 14, true), ("", 16, false)]
+        {
             let beat = now - Duration::from_mins(minutes);
             let found = judge("x".into(), content.as_bytes(), beat, &this, now);
             assert_eq!(found.is_live, is_live, "{content} {minutes}");
-            let start = if content.is_empty() {
-                Duration::ZERO
-            } else {
-                Duration::new(5, 6)
-            };
+            let start = if content.is_empty() { Duration::ZERO } else { Duration::new(5, 6) };
             assert_eq!(found.start, UNIX_EPOCH + start);
         }
     }

@@ -27,11 +27,7 @@ impl Roots {
         now: SystemTime,
         floor: SystemTime,
     ) -> Result<Self> {
-        let mut roots = Self {
-            keys: BTreeSet::new(),
-            doomed: Vec::new(),
-            kept_runs: 0,
-        };
+        let mut roots = Self { keys: BTreeSet::new(), doomed: Vec::new(), kept_runs: 0 };
         let mut pinned = BTreeSet::new();
         for (_, pin) in store.pins()?.into_iter().filter(|(_, pin)| pin.holds(now)) {
             match pin.root {
@@ -82,11 +78,7 @@ impl Marks {
     /// # Errors
     /// [`Error::Damaged`](crate::Error::Damaged) if a record that stays cannot be read.
     pub(crate) fn read(store: &Store, roots: &Roots, floor: SystemTime) -> Result<Self> {
-        let mut marks = Self {
-            live: BTreeSet::new(),
-            doomed: Vec::new(),
-            kept: (0, 0),
-        };
+        let mut marks = Self { live: BTreeSet::new(), doomed: Vec::new(), kept: (0, 0) };
         for shard in sweep::shards(store, Area::Records)? {
             for seen in sweep::shard(store, Area::Records, &shard)? {
                 if seen.time < floor && !roots.keys.contains(&seen.digest) {
@@ -112,11 +104,7 @@ impl Marks {
             Some(tree) => Some(tree),
             None => store.tree(&found.tree)?,
         };
-        self.live.extend(
-            tree.iter()
-                .flat_map(Tree::iter)
-                .map(|(_, blob)| blob.digest),
-        );
+        self.live.extend(tree.iter().flat_map(Tree::iter).map(|(_, blob)| blob.digest));
         Ok(())
     }
 }

@@ -33,8 +33,7 @@ pub struct Pin {
 
 impl Pin {
     pub(crate) fn holds(&self, now: SystemTime) -> bool {
-        self.expires
-            .is_none_or(|until| UNIX_EPOCH + Duration::from_secs(until) > now)
+        self.expires.is_none_or(|until| UNIX_EPOCH + Duration::from_secs(until) > now)
     }
 }
 
@@ -76,10 +75,7 @@ impl Store {
                 continue;
             };
             let pin = serde_json::from_slice(&bytes);
-            pins.push((
-                name,
-                pin.map_err(|error| Error::damaged(&path, error.to_string()))?,
-            ));
+            pins.push((name, pin.map_err(|error| Error::damaged(&path, error.to_string()))?));
         }
         Ok(pins)
     }
@@ -93,23 +89,12 @@ mod tests {
     fn pins_are_set_listed_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
-        let key = Pin {
-            root: Root::Key(Digest::of(b"k")),
-            note: "paper".into(),
-            expires: None,
-        };
-        let run = Pin {
-            root: Root::Run("r1".into()),
-            note: String::new(),
-            expires: Some(5),
-        };
+        let key = Pin { root: Root::Key(Digest::of(b"k")), note: "paper".into(), expires: None };
+        let run = Pin { root: Root::Run("r1".into()), note: String::new(), expires: Some(5) };
         store.pin("table-2", &run).unwrap();
         store.pin("table-2", &key).unwrap();
         store.pin("a", &run).unwrap();
-        assert_eq!(
-            store.pins().unwrap(),
-            [("a".into(), run.clone()), ("table-2".into(), key)]
-        );
+        assert_eq!(store.pins().unwrap(), [("a".into(), run.clone()), ("table-2".into(), key)]);
         assert!(store.unpin("table-2").unwrap() && !store.unpin("table-2").unwrap());
         assert!(matches!(store.pin("../x", &run), Err(Error::Name { .. })));
         let after = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);

@@ -32,9 +32,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] if it is there and cannot be read.
     pub fn find(&self, key: &Digest) -> Result<Option<Found>> {
-        Ok(self
-            .record_bytes(key)?
-            .and_then(|bytes| record::head(key, &bytes).ok()))
+        Ok(self.record_bytes(key)?.and_then(|bytes| record::head(key, &bytes).ok()))
     }
 
     /// Reads all of a record; a damaged one is a miss.
@@ -42,9 +40,7 @@ impl Store {
     /// # Errors
     /// As [`Store::find`].
     pub fn record(&self, key: &Digest) -> Result<Option<Record>> {
-        Ok(self
-            .record_bytes(key)?
-            .and_then(|bytes| record::whole(key, &bytes).ok()))
+        Ok(self.record_bytes(key)?.and_then(|bytes| record::whole(key, &bytes).ok()))
     }
 
     /// A small text entry of what a step made, from its record: there even if the blob is pruned.
@@ -52,9 +48,7 @@ impl Store {
     /// # Errors
     /// As [`Store::find`].
     pub fn inline(&self, key: &Digest, name: &str) -> Result<Option<String>> {
-        Ok(self
-            .record(key)?
-            .and_then(|mut record| record.inline.remove(name)))
+        Ok(self.record(key)?.and_then(|mut record| record.inline.remove(name)))
     }
 
     /// Publishes what a step made. The first record under a key stays.
@@ -107,9 +101,7 @@ impl Store {
         let entries = record.output.tree.iter().map(|(_, blob)| blob);
         for blob in entries.chain([record.output.blob]) {
             if !self.hold(&blob)? {
-                return Err(Error::Pruned {
-                    digest: blob.digest,
-                });
+                return Err(Error::Pruned { digest: blob.digest });
             }
         }
         let staged = lease.staging();
@@ -123,9 +115,7 @@ impl Store {
         let name = [&hex[..2], &hex[2..]].join("/");
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         match rustix::fs::openat(self.records(), &name, flags, Mode::empty()) {
-            Ok(file) => read_all(&file)
-                .map(Some)
-                .at(&self.place(Area::Records, key)),
+            Ok(file) => read_all(&file).map(Some).at(&self.place(Area::Records, key)),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(errno).at(&self.place(Area::Records, key)),
         }
@@ -188,30 +178,18 @@ mod tests {
         assert_eq!(store.find(&key).unwrap(), None);
         assert!(!store.touch(&key).unwrap());
         let one = made(&store, &lease, "one");
-        assert_eq!(
-            store.publish(&lease, one.clone()).unwrap(),
-            Published::First
-        );
+        assert_eq!(store.publish(&lease, one.clone()).unwrap(), Published::First);
         assert_eq!(store.publish(&lease, one.clone()).unwrap(), Published::Same);
         let two = made(&store, &lease, "two");
         let kept = one.output.blob;
-        assert_eq!(
-            store.publish(&lease, two.clone()).unwrap(),
-            Published::Differs { kept }
-        );
+        assert_eq!(store.publish(&lease, two.clone()).unwrap(), Published::Differs { kept });
         assert_eq!(store.find(&key).unwrap().unwrap().tree, kept);
         store.replace(&lease, two.clone()).unwrap();
         let found = store.find(&key).unwrap().unwrap();
-        assert_eq!(
-            (found.tree, found.listing),
-            (two.output.blob, Some(two.output.tree))
-        );
+        assert_eq!((found.tree, found.listing), (two.output.blob, Some(two.output.tree)));
         assert_eq!(found.metrics["loss"].to_bits(), 0.5f64.to_bits());
         assert!(store.touch(&key).unwrap());
-        assert_eq!(
-            store.record(&key).unwrap().unwrap().manifest,
-            json!({"stage": "Test"})
-        );
+        assert_eq!(store.record(&key).unwrap().unwrap().manifest, json!({"stage": "Test"}));
     }
 
     #[test]
@@ -235,10 +213,7 @@ mod tests {
         for damaged in [&good[..0], &good[..good.len() / 2]] {
             fs::write(&path, damaged).unwrap();
             assert_eq!(store.find(&record.key).unwrap(), None);
-            assert_eq!(
-                store.publish(&lease, record.clone()).unwrap(),
-                Published::First
-            );
+            assert_eq!(store.publish(&lease, record.clone()).unwrap(), Published::First);
             assert_eq!(fs::read(&path).unwrap(), good);
         }
     }
@@ -250,10 +225,7 @@ mod tests {
         store.publish(&lease, record.clone()).unwrap();
         let blob = record.output.tree.get("text").unwrap();
         fs::remove_file(store.path(&blob).unwrap()).unwrap();
-        assert_eq!(
-            store.inline(&record.key, "text").unwrap().as_deref(),
-            Some("one")
-        );
+        assert_eq!(store.inline(&record.key, "text").unwrap().as_deref(), Some("one"));
         assert_eq!(store.inline(&record.key, "other").unwrap(), None);
     }
 
@@ -263,9 +235,6 @@ mod tests {
         let mut record = made(&store, &lease, "one");
         record.manifest = json!({"long": "x".repeat(40_000)});
         store.publish(&lease, record.clone()).unwrap();
-        assert_eq!(
-            store.record(&record.key).unwrap().unwrap().manifest,
-            record.manifest
-        );
+        assert_eq!(store.record(&record.key).unwrap().unwrap().manifest, record.manifest);
     }
 }

@@ -23,10 +23,7 @@ struct Draw(u64);
 
 impl Draw {
     fn below(&mut self, end: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
         (self.0 >> 33) % end
     }
 
@@ -99,11 +96,7 @@ fn write(store: &Store, draw: &mut Draw, tally: &Tally) {
 
 /// Collects for as long as the test lasts: how many went, were rescued, and collections failed.
 fn collect(store: &Store, gate: &Barrier, done: &AtomicBool) -> (usize, u64, u64) {
-    let policy = Policy {
-        keep_last: None,
-        keep_within: None,
-        grace: GRACE,
-    };
+    let policy = Policy { keep_last: None, keep_within: None, grace: GRACE };
     let (begun, mut sum) = (Instant::now(), (0, 0, 0));
     while !done.load(Ordering::Relaxed) {
         gate.wait();
@@ -128,11 +121,7 @@ fn collect(store: &Store, gate: &Barrier, done: &AtomicBool) -> (usize, u64, u64
 fn nothing_that_a_lease_holds_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("store")).unwrap();
-    let (tally, done, gate) = (
-        Tally::default(),
-        AtomicBool::new(false),
-        Barrier::new(WRITERS + 1),
-    );
+    let (tally, done, gate) = (Tally::default(), AtomicBool::new(false), Barrier::new(WRITERS + 1));
     let lost = AtomicU64::new(0);
     let (swept, rescued, failed) = thread::scope(|scope| {
         for writer in 0..WRITERS as u64 {
@@ -162,8 +151,5 @@ fn nothing_that_a_lease_holds_is_lost() {
     let line = format!("{swept} swept, {rescued} rescued, {published} published, {reused} reused");
     assert_eq!((lost.into_inner(), failed), (0, 0), "{line}");
     // The test is worth something only if both sides were at work, on the same things.
-    assert!(
-        published > 50 && reused > 20 && swept > 50 && rescued > 0,
-        "{line}"
-    );
+    assert!(published > 50 && reused > 20 && swept > 50 && rescued > 0, "{line}");
 }

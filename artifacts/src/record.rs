@@ -157,30 +157,14 @@ fn sum(key: &Digest, body: &[u8]) -> Digest {
 pub(crate) fn head(key: &Digest, bytes: &[u8]) -> Result<Found, &'static str> {
     let body = body(key, bytes)?;
     let line = body.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = line
-        .strip_prefix(b"\"head\":")
-        .and_then(|line| line.strip_suffix(b","));
+    let line = line.strip_prefix(b"\"head\":").and_then(|line| line.strip_suffix(b","));
     let head = serde_json::from_slice::<Head>(line.ok_or("it has no head")?);
-    let Head {
-        kind,
-        digest,
-        len,
-        metrics,
-        seconds,
-        device,
-        listing,
-    } = head.map_err(|_| "its head cannot be read")?;
+    let Head { kind, digest, len, metrics, seconds, device, listing } =
+        head.map_err(|_| "its head cannot be read")?;
     let tree = BlobRef { digest, len };
     let listing = listing.map(|text| Tree::parse(text.as_bytes())).transpose();
     let listing = listing.map_err(|_| "its listing cannot be read")?;
-    Ok(Found {
-        kind,
-        tree,
-        metrics,
-        listing,
-        seconds,
-        device,
-    })
+    Ok(Found { kind, tree, metrics, listing, seconds, device })
 }
 
 /// Reads all of a record.
@@ -189,18 +173,9 @@ pub(crate) fn head(key: &Digest, bytes: &[u8]) -> Result<Found, &'static str> {
 /// As [`head`].
 pub(crate) fn whole(key: &Digest, bytes: &[u8]) -> Result<Record, &'static str> {
     let found = head(key, bytes)?;
-    let Rest {
-        inline,
-        manifest,
-        provenance,
-    } = serde_json::from_slice(bytes).map_err(|_| "it cannot be read")?;
-    Ok(Record {
-        key: *key,
-        found,
-        inline,
-        manifest,
-        provenance,
-    })
+    let Rest { inline, manifest, provenance } =
+        serde_json::from_slice(bytes).map_err(|_| "it cannot be read")?;
+    Ok(Record { key: *key, found, inline, manifest, provenance })
 }
 
 fn body<'a>(key: &Digest, bytes: &'a [u8]) -> Result<&'a [u8], &'static str> {
@@ -208,14 +183,8 @@ fn body<'a>(key: &Digest, bytes: &'a [u8]) -> Result<&'a [u8], &'static str> {
     let rest = rest.ok_or("it is no record, or one of a newer version")?;
     let (hex, rest) = rest.split_at_checked(64).ok_or("it is cut off")?;
     let body = rest.strip_prefix(b"\",\n").ok_or("it is cut off")?;
-    let said = std::str::from_utf8(hex)
-        .ok()
-        .and_then(|hex| hex.parse::<Digest>().ok());
-    if said == Some(sum(key, body)) {
-        Ok(body)
-    } else {
-        Err("its bytes do not have its sum")
-    }
+    let said = std::str::from_utf8(hex).ok().and_then(|hex| hex.parse::<Digest>().ok());
+    if said == Some(sum(key, body)) { Ok(body) } else { Err("its bytes do not have its sum") }
 }
 
 /// A number as text, in the shortest form that gives the same bits.
@@ -224,18 +193,14 @@ mod number {
 
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "the signature is serde's"
-    )]
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
     pub(super) fn serialize<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&format_args!("{value:?}"))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
         let text = Cow::<str>::deserialize(from)?;
-        text.parse()
-            .map_err(|_| de::Error::invalid_value(de::Unexpected::Str(&text), &"a number"))
+        text.parse().map_err(|_| de::Error::invalid_value(de::Unexpected::Str(&text), &"a number"))
     }
 }
 
@@ -269,10 +234,7 @@ mod numbers {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Map, D::Error> {
         let map = BTreeMap::<String, Number>::deserialize(from)?;
-        Ok(map
-            .into_iter()
-            .map(|(name, value)| (name, value.0))
-            .collect())
+        Ok(map.into_iter().map(|(name, value)| (name, value.0)).collect())
     }
 }
 
@@ -319,11 +281,7 @@ mod tests {
         assert_eq!(record.found.tree, new.output.blob);
         assert_eq!(record.found.listing.as_ref(), Some(&new.output.tree));
         for (name, value) in &new.metrics {
-            assert_eq!(
-                record.found.metrics[name].to_bits(),
-                value.to_bits(),
-                "{name}"
-            );
+            assert_eq!(record.found.metrics[name].to_bits(), value.to_bits(), "{name}");
         }
         assert_eq!(record.inline, new.output.inline);
         assert_eq!(record.manifest, new.manifest);
@@ -352,10 +310,7 @@ mod tests {
     fn a_long_listing_is_left_to_its_blob() {
         let mut new = sample();
         for i in 0..300 {
-            new.output
-                .tree
-                .insert(format!("{i}"), BlobRef::of(b""))
-                .unwrap();
+            new.output.tree.insert(format!("{i}"), BlobRef::of(b"")).unwrap();
         }
         assert_eq!(head(&new.key, &new.encode()).unwrap().listing, None);
     }

@@ -63,10 +63,7 @@ impl Store {
         let path = self.folder("runs").join(id);
         // A folder that holds something is never replaced: this is a create-if-absent as it is.
         let Err(error) = fs::rename(&staged, &path) else {
-            return Ok(RunDir {
-                id: id.to_owned(),
-                path,
-            });
+            return Ok(RunDir { id: id.to_owned(), path });
         };
         fs::remove_dir_all(&staged).at(&staged)?;
         match error.kind() {
@@ -106,13 +103,8 @@ impl Store {
     pub fn run(&self, id: &str) -> Result<Option<RunDir>> {
         check_id(id)?;
         let path = self.folder("runs").join(id);
-        let there = files::look(&path)
-            .at(&path)?
-            .is_some_and(|found| found.is_dir());
-        Ok(there.then(|| RunDir {
-            id: id.to_owned(),
-            path,
-        }))
+        let there = files::look(&path).at(&path)?.is_some_and(|found| found.is_dir());
+        Ok(there.then(|| RunDir { id: id.to_owned(), path }))
     }
 }
 
@@ -142,10 +134,8 @@ impl RunDir {
     /// # Errors
     /// [`Error::Io`] if it cannot be written.
     pub fn update(&self, run: &Value) -> Result<()> {
-        let (staged, path) = (
-            self.path.join(format!(".{RUN}-{}", holder::unique())),
-            self.path.join(RUN),
-        );
+        let (staged, path) =
+            (self.path.join(format!(".{RUN}-{}", holder::unique())), self.path.join(RUN));
         fs::write(&staged, pretty(run)).at(&staged)?;
         files::rename(&staged, &path).at(&path)
     }
@@ -187,11 +177,7 @@ pub struct Lines {
 
 impl Lines {
     fn open(path: &Path) -> Result<Self> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .at(path)?;
+        let file = OpenOptions::new().append(true).create(true).open(path).at(path)?;
         Ok(Self { file })
     }
 
@@ -230,10 +216,7 @@ impl Kept {
         let mut keys: Vec<Digest> = kept.keys.values().copied().flatten().collect();
         let path = folder.join(JOURNAL);
         let bytes = files::read(&path).at(&path)?.unwrap_or_default();
-        for line in bytes
-            .split_inclusive(|byte| *byte == b'\n')
-            .filter(|l| l.ends_with(b"\n"))
-        {
+        for line in bytes.split_inclusive(|byte| *byte == b'\n').filter(|l| l.ends_with(b"\n")) {
             keys.extend(journal_key(line).map_err(|error| Error::damaged(&path, error))?);
         }
         Ok((kept, keys))
@@ -249,9 +232,7 @@ fn journal_key(line: &[u8]) -> Result<Option<Digest>, String> {
     if !line.windows(5).any(|word| word == b"\"key\"") {
         return Ok(None);
     }
-    serde_json::from_slice::<Line>(line)
-        .map(|line| line.key)
-        .map_err(|error| error.to_string())
+    serde_json::from_slice::<Line>(line).map(|line| line.key).map_err(|error| error.to_string())
 }
 
 /// A name that is one plain file name.
@@ -265,10 +246,7 @@ pub(crate) fn check_id(name: &str) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::Name {
-        name: name.to_owned(),
-        why,
-    })
+    Err(Error::Name { name: name.to_owned(), why })
 }
 
 #[cfg(test)]
@@ -282,14 +260,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
         let run = store.new_run("one", &json!({"ended": false})).unwrap();
-        assert!(matches!(
-            store.new_run("one", &json!({})),
-            Err(Error::RunExists { .. })
-        ));
-        assert!(matches!(
-            store.new_run(".one", &json!({})),
-            Err(Error::Name { .. })
-        ));
+        assert!(matches!(store.new_run("one", &json!({})), Err(Error::RunExists { .. })));
+        assert!(matches!(store.new_run(".one", &json!({})), Err(Error::Name { .. })));
         run.update(&json!({"ended": true})).unwrap();
         assert_eq!(run.read().unwrap(), json!({"ended": true}));
         let folder = files::names(run.path()).unwrap();
@@ -314,12 +286,7 @@ mod tests {
                 .unwrap();
         }
         store.run("b").unwrap().unwrap().update(&json!({})).unwrap();
-        let ids: Vec<String> = store
-            .runs()
-            .unwrap()
-            .into_iter()
-            .map(|run| run.id)
-            .collect();
+        let ids: Vec<String> = store.runs().unwrap().into_iter().map(|run| run.id).collect();
         assert_eq!(ids, ["c", "a", "b"]);
     }
 
@@ -331,12 +298,8 @@ mod tests {
         let keys = json!({"keys": {"step": one, "later": null}, "ended": false, "graph": "…"});
         let run = store.new_run("one", &keys).unwrap();
         let mut journal = run.journal().unwrap();
-        journal
-            .line(&json!({"event": "finished", "key": two}).to_string())
-            .unwrap();
-        journal
-            .line("a line without it need not even be JSON")
-            .unwrap();
+        journal.line(&json!({"event": "finished", "key": two}).to_string()).unwrap();
+        journal.line("a line without it need not even be JSON").unwrap();
         write!(journal, "{{\"key\":\"torn").unwrap();
         let (kept, read) = Kept::read(run.path()).unwrap();
         assert!(!kept.ended);

@@ -41,14 +41,11 @@ impl Stamp {
     /// Whether the file was last written at least `gap` before `now`. A later write within one tick
     /// of the clock of the file system would leave no trace in the stamp.
     pub(crate) fn is_settled(&self, now: SystemTime, gap: Duration) -> bool {
-        [self.mtime, self.ctime]
-            .into_iter()
-            .all(|(seconds, nanos)| {
-                let (Ok(seconds), Ok(nanos)) = (u64::try_from(seconds), u32::try_from(nanos))
-                else {
-                    return false;
-                };
-                UNIX_EPOCH + Duration::new(seconds, nanos) + gap <= now
-            })
+        [self.mtime, self.ctime].into_iter().all(|(seconds, nanos)| {
+            let (Ok(seconds), Ok(nanos)) = (u64::try_from(seconds), u32::try_from(nanos)) else {
+                return false;
+            };
+            UNIX_EPOCH + Duration::new(seconds, nanos) + gap <= now
+        })
     }
 }

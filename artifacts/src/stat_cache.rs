@@ -44,10 +44,7 @@ struct Entry {
 impl StatCache {
     /// A cache that is kept in `file`. Without one nothing is remembered, and every call hashes.
     pub fn open(file: Option<PathBuf>) -> Self {
-        Self {
-            file,
-            known: Mutex::new(None),
-        }
+        Self { file, known: Mutex::new(None) }
     }
 
     /// Digest and length of a file, hashed unless that was done before and nothing changed.
@@ -58,27 +55,16 @@ impl StatCache {
         let before = Stamp::at(path).of_input(path)?;
         let name = before.file();
         if let Some(entry) = self.known().files.get(&name).filter(|e| e.stamp == before) {
-            return Ok(BlobRef {
-                digest: entry.digest,
-                len: before.size,
-            });
+            return Ok(BlobRef { digest: entry.digest, len: before.size });
         }
         let now = self.now();
         let digest = hash(path)?;
         if Stamp::at(path).of_input(path)? != before {
-            return Err(Error::Changing {
-                path: path.to_owned(),
-            });
+            return Err(Error::Changing { path: path.to_owned() });
         }
         if now.is_some_and(|now| before.is_settled(now, UNSETTLED)) {
             let mut known = self.known();
-            known.files.insert(
-                name,
-                Entry {
-                    stamp: before,
-                    digest,
-                },
-            );
+            known.files.insert(name, Entry { stamp: before, digest });
             known.is_changed = true;
             drop(known);
             if before.size >= LARGE {
@@ -87,10 +73,7 @@ impl StatCache {
                 drop(self.save());
             }
         }
-        Ok(BlobRef {
-            digest,
-            len: before.size,
-        })
+        Ok(BlobRef { digest, len: before.size })
     }
 
     /// Writes what was learnt, together with what other processes wrote meanwhile.
@@ -106,12 +89,7 @@ impl StatCache {
             return Ok(());
         }
         let mut all = read(file);
-        all.extend(
-            known
-                .files
-                .iter()
-                .map(|(name, entry)| (name.clone(), *entry)),
-        );
+        all.extend(known.files.iter().map(|(name, entry)| (name.clone(), *entry)));
         if all.len() > MOST {
             all.clone_from(&known.files);
         }
@@ -150,17 +128,13 @@ impl std::ops::Deref for KnownGuard<'_> {
     type Target = Known;
 
     fn deref(&self) -> &Known {
-        self.0
-            .as_ref()
-            .expect("it was read before the guard was made")
+        self.0.as_ref().expect("it was read before the guard was made")
     }
 }
 
 impl std::ops::DerefMut for KnownGuard<'_> {
     fn deref_mut(&mut self) -> &mut Known {
-        self.0
-            .as_mut()
-            .expect("it was read before the guard was made")
+        self.0.as_mut().expect("it was read before the guard was made")
     }
 }
 
@@ -183,9 +157,7 @@ pub(crate) fn hash(path: &Path) -> Result<Digest> {
     if blob::can_map(path) {
         hasher.update_mmap_rayon(path).of_input(path)?;
     } else {
-        hasher
-            .update_reader(fs::File::open(path).of_input(path)?)
-            .of_input(path)?;
+        hasher.update_reader(fs::File::open(path).of_input(path)?).of_input(path)?;
     }
     Ok(hasher.finalize().into())
 }
@@ -199,8 +171,7 @@ mod tests {
     fn write_old(path: &Path, text: &str) {
         fs::write(path, text).unwrap();
         let file = fs::File::options().write(true).open(path).unwrap();
-        file.set_modified(UNIX_EPOCH + Duration::from_secs(1))
-            .unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(1)).unwrap();
     }
 
     #[test]
@@ -211,10 +182,7 @@ mod tests {
         fs::write(&path, "one").unwrap();
         assert_eq!(cache.digest(&path).unwrap(), BlobRef::of(b"one"));
         cache.save().unwrap();
-        assert!(
-            !file.exists(),
-            "it was written less than two seconds before"
-        );
+        assert!(!file.exists(), "it was written less than two seconds before");
         // Even with an old modification time: the change time cannot be set back.
         write_old(&path, "two");
         assert_eq!(cache.digest(&path).unwrap(), BlobRef::of(b"two"));
@@ -228,26 +196,14 @@ mod tests {
         fs::write(&path, "one").unwrap();
         let stamp = Stamp::at(&path).unwrap();
         // A digest that is not that of the bytes shows that the cache answered.
-        let entry = Entry {
-            stamp,
-            digest: Digest::of(b"remembered"),
-        };
-        fs::write(
-            &file,
-            serde_json::to_vec(&BTreeMap::from([(stamp.file(), entry)])).unwrap(),
-        )
-        .unwrap();
+        let entry = Entry { stamp, digest: Digest::of(b"remembered") };
+        fs::write(&file, serde_json::to_vec(&BTreeMap::from([(stamp.file(), entry)])).unwrap())
+            .unwrap();
         let cache = StatCache::open(Some(file.clone()));
-        assert_eq!(
-            cache.digest(&path).unwrap().digest,
-            Digest::of(b"remembered")
-        );
+        assert_eq!(cache.digest(&path).unwrap().digest, Digest::of(b"remembered"));
         fs::write(&path, "1").unwrap();
         assert_eq!(cache.digest(&path).unwrap(), BlobRef::of(b"1"));
         fs::write(&file, "rubbish").unwrap();
-        assert_eq!(
-            StatCache::open(Some(file)).digest(&path).unwrap(),
-            BlobRef::of(b"1")
-        );
+        assert_eq!(StatCache::open(Some(file)).digest(&path).unwrap(), BlobRef::of(b"1"));
     }
 }

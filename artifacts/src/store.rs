@@ -56,15 +56,8 @@ impl Store {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let records = rustix::fs::openat(CWD, &path, flags, Mode::empty()).at(&path)?;
         let stats = StatCache::open(Some(root.join("stat_cache.json")));
-        let inner = Inner {
-            root: root.to_owned(),
-            id,
-            records,
-            stats,
-        };
-        Ok(Some(Self {
-            inner: Arc::new(inner),
-        }))
+        let inner = Inner { root: root.to_owned(), id, records, stats };
+        Ok(Some(Self { inner: Arc::new(inner) }))
     }
 
     /// The folder, as it was given.
@@ -157,10 +150,7 @@ mod tests {
         assert!(Store::open_existing(&root).unwrap().is_none());
         assert!(!root.exists());
         let made = Store::open(&root).unwrap();
-        assert_eq!(
-            Store::open_existing(&root).unwrap().unwrap().id(),
-            made.id()
-        );
+        assert_eq!(Store::open_existing(&root).unwrap().unwrap().id(), made.id());
         let other = Store::open(&dir.path().join("other")).unwrap();
         assert_ne!(other.id(), made.id());
         made.sync().unwrap();

@@ -31,10 +31,7 @@ pub(crate) enum Fate {
 /// it does not find it, and puts its own or waits.
 pub(crate) fn take(store: &Store, area: Area, digest: &Digest, floor: SystemTime) -> Result<Fate> {
     let (place, trash) = (store.place(area, digest), store.trash(area, digest));
-    if files::absent_is_none(files::rename(&place, &trash))
-        .at(&trash)?
-        .is_none()
-    {
+    if files::absent_is_none(files::rename(&place, &trash)).at(&trash)?.is_none() {
         return Ok(Fate::Absent);
     }
     let Some(found) = files::look(&trash).at(&trash)? else {
@@ -84,9 +81,7 @@ const FOLDER: &str = "folder-";
 
 /// Removes a folder or a file: out of sight in one step, then for good.
 pub(crate) fn remove_folder(store: &Store, path: &Path) -> Result<()> {
-    let trash = store
-        .folder("trash")
-        .join(format!("{FOLDER}{}", holder::unique()));
+    let trash = store.folder("trash").join(format!("{FOLDER}{}", holder::unique()));
     match files::absent_is_none(files::rename(path, &trash)).at(path)? {
         Some(()) => remove_all(&trash),
         None => Ok(()),
@@ -96,9 +91,9 @@ pub(crate) fn remove_folder(store: &Store, path: &Path) -> Result<()> {
 fn remove_all(path: &Path) -> Result<()> {
     let found = files::absent_is_none(fs::symlink_metadata(path)).at(path)?;
     match found {
-        Some(found) if found.is_dir() => files::absent_is_none(fs::remove_dir_all(path))
-            .at(path)
-            .map(drop),
+        Some(found) if found.is_dir() => {
+            files::absent_is_none(fs::remove_dir_all(path)).at(path).map(drop)
+        }
         Some(_) => files::remove(path).at(path).map(drop),
         None => Ok(()),
     }
@@ -128,11 +123,7 @@ pub(crate) fn shard(store: &Store, area: Area, shard: &str) -> Result<Vec<Seen>>
         // One that went away since the listing is none of ours any more.
         if let Some(found) = files::absent_is_none(entry.metadata()).at(&folder)? {
             let time = found.modified().at(&folder)?;
-            all.push(Seen {
-                digest,
-                len: found.len(),
-                time,
-            });
+            all.push(Seen { digest, len: found.len(), time });
         }
     }
     all.sort_unstable_by_key(|seen| seen.digest);

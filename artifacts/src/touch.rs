@@ -120,11 +120,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write as _;
     let written = files::create(path, 0o444).and_then(|mut file| {
         file.write_all(bytes)?;
-        if bytes.len() as u64 > LARGE {
-            file.sync_data()
-        } else {
-            Ok(())
-        }
+        if bytes.len() as u64 > LARGE { file.sync_data() } else { Ok(()) }
     });
     if written.is_err() {
         drop(files::remove(path));
@@ -150,10 +146,8 @@ mod tests {
         let store = Store::open(&dir.path().join("store")).unwrap();
         let lease = store.lease().unwrap();
         let blob = store.put_bytes(&lease, b"hello").unwrap();
-        let (place, trash) = (
-            store.place(Area::Blobs, &blob.digest),
-            store.trash(Area::Blobs, &blob.digest),
-        );
+        let (place, trash) =
+            (store.place(Area::Blobs, &blob.digest), store.trash(Area::Blobs, &blob.digest));
         files::rename(&place, &trash).unwrap();
         assert!(store.hold(&blob).unwrap());
         assert!(place.exists() && !trash.exists());
@@ -173,10 +167,6 @@ mod tests {
         assert!(matches!(store.hold(&blob), Err(Error::Damaged { .. })));
         store.put_bytes(&lease, b"hello").unwrap();
         assert_eq!(&*store.blob(&blob).unwrap(), b"hello");
-        assert!(
-            files::names(&dir.path().join("store/tmp").join(lease.id()))
-                .unwrap()
-                .is_empty()
-        );
+        assert!(files::names(&dir.path().join("store/tmp").join(lease.id())).unwrap().is_empty());
     }
 }

@@ -31,10 +31,7 @@ impl Tree {
     /// Whether an entry of this name could be added.
     pub(crate) fn can_take(&self, name: &str) -> Result<()> {
         let checked = check(name).and_then(|()| self.check_free(name));
-        checked.map_err(|why| Error::Name {
-            name: name.to_owned(),
-            why,
-        })
+        checked.map_err(|why| Error::Name { name: name.to_owned(), why })
     }
 
     fn check_free(&self, name: &str) -> Result<(), &'static str> {
@@ -47,9 +44,7 @@ impl Tree {
             .range(below.clone()..)
             .next()
             .is_some_and(|(next, _)| next.starts_with(&below));
-        let in_file = name
-            .match_indices('/')
-            .any(|(at, _)| self.entries.contains_key(&name[..at]));
+        let in_file = name.match_indices('/').any(|(at, _)| self.entries.contains_key(&name[..at]));
         if is_folder || in_file {
             return Err("a file and a folder would have the same name");
         }
@@ -63,9 +58,7 @@ impl Tree {
 
     /// The entries, sorted by the bytes of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, BlobRef)> {
-        self.entries
-            .iter()
-            .map(|(name, blob)| (name.as_str(), *blob))
+        self.entries.iter().map(|(name, blob)| (name.as_str(), *blob))
     }
 
     /// How many entries there are.
@@ -178,19 +171,11 @@ mod tests {
 
     #[test]
     fn names_stay_below_the_folder() {
-        for name in [
-            "", "/a", "../a", "a/../b", "a//b", "a/", "./a", "a\nb", "a\0b",
-        ] {
-            assert!(
-                Tree::default().insert(name, BlobRef::of(b"")).is_err(),
-                "{name:?}"
-            );
+        for name in ["", "/a", "../a", "a/../b", "a//b", "a/", "./a", "a\nb", "a\0b"] {
+            assert!(Tree::default().insert(name, BlobRef::of(b"")).is_err(), "{name:?}");
         }
         for (first, second) in [("a", "a"), ("a", "a/b"), ("a/b/c", "a/b"), ("a/b", "a")] {
-            assert!(
-                tree(&[first]).insert(second, BlobRef::of(b"")).is_err(),
-                "{first} {second}"
-            );
+            assert!(tree(&[first]).insert(second, BlobRef::of(b"")).is_err(), "{first} {second}");
         }
     }
 

@@ -60,11 +60,7 @@ impl Store {
     pub fn verify(&self, content: Option<f64>, key_of: KeyOf<'_>) -> Result<Findings> {
         // Another sample each time, so that repeated checks reach everything.
         let salt = match content {
-            Some(_) => self
-                .now()?
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_nanos(),
+            Some(_) => self.now()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos(),
             None => 0,
         };
         let mut check = Check {
@@ -151,11 +147,7 @@ impl Check<'_> {
                 };
                 self.findings.records += 1;
                 if let Err(why) = self.record(&seen.digest, &bytes, key_of)? {
-                    self.problem(
-                        What::Record,
-                        &self.store.place(Area::Records, &seen.digest),
-                        why,
-                    );
+                    self.problem(What::Record, &self.store.place(Area::Records, &seen.digest), why);
                 }
             }
         }
@@ -177,11 +169,7 @@ impl Check<'_> {
             return Ok(Err("its key is not that of its manifest".to_owned()));
         }
         let found = record.found;
-        if found
-            .listing
-            .as_ref()
-            .is_some_and(|tree| tree.blob() != found.tree)
-        {
+        if found.listing.as_ref().is_some_and(|tree| tree.blob() != found.tree) {
             return Ok(Err("its listing is not the tree that it names".to_owned()));
         }
         if let Some(why) = self.reference(&found.tree)? {
@@ -213,11 +201,7 @@ impl Check<'_> {
         match files::look(&path).at(&path)? {
             Some(found) if found.len() == blob.len => Ok(None),
             Some(found) => {
-                let why = format!(
-                    "it has {} bytes where {} are expected",
-                    found.len(),
-                    blob.len
-                );
+                let why = format!("it has {} bytes where {} are expected", found.len(), blob.len);
                 self.damaged_blob(What::Blob, &path, &blob.digest, why);
                 Ok(Some(names_damaged(blob)))
             }
@@ -271,15 +255,9 @@ impl Check<'_> {
         let name: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
         let name = name.join("-");
         (0..100).find_map(|count| {
-            let name = if count == 0 {
-                name.clone()
-            } else {
-                format!("{name}.{count}")
-            };
+            let name = if count == 0 { name.clone() } else { format!("{name}.{count}") };
             let to = self.store.folder("quarantine").join(name);
-            files::rename_if_absent(path, &to)
-                .is_ok_and(|moved| moved)
-                .then_some(to)
+            files::rename_if_absent(path, &to).is_ok_and(|moved| moved).then_some(to)
         })
     }
 
@@ -291,10 +269,7 @@ impl Check<'_> {
 }
 
 fn names_damaged(blob: &BlobRef) -> String {
-    format!(
-        "it names the blob {}, which is damaged",
-        blob.digest.short()
-    )
+    format!("it names the blob {}, which is damaged", blob.digest.short())
 }
 
 fn is_hash_of(path: &Path, digest: &Digest) -> bool {

@@ -106,7 +106,8 @@ impl Cause {
                 Self::Field { field, before, now, .. },
                 Self::Field { field: field2, before: before2, now: now2, .. },
             ) => (field, before, now) == (field2, before2, now2),
-            (Self::New { .. }, Self::New { .. }) | (Self::Unfinished { .. }, Self::Unfinished { .. }) => true,
+            (Self::New { .. }, Self::New { .. })
+            | (Self::Unfinished { .. }, Self::Unfinished { .. }) => true,
             _ => self == other,
         }
     }
@@ -139,7 +140,12 @@ pub struct Causes<'a> {
 
 impl<'a> Causes<'a> {
     /// `past` is newest first.
-    pub fn new(plan: &'a Plan, states: &'a [State], store: Option<&'a Store>, past: &'a [Past]) -> Self {
+    pub fn new(
+        plan: &'a Plan,
+        states: &'a [State],
+        store: Option<&'a Store>,
+        past: &'a [Past],
+    ) -> Self {
         Self { plan, states, store, past, seen: BTreeSet::new() }
     }
 
@@ -167,7 +173,10 @@ impl<'a> Causes<'a> {
             Some(record) => {
                 let how = &record.provenance;
                 let on = how.device.as_deref().map(|d| format!(" on {d}")).unwrap_or_default();
-                format!("made{on} in {:.1} s at {} by fedpipe {}", how.seconds, how.created, how.version)
+                format!(
+                    "made{on} in {:.1} s at {} by fedpipe {}",
+                    how.seconds, how.created, how.version
+                )
             }
             None => "made by an earlier run".to_owned(),
         })
@@ -298,7 +307,8 @@ fn differing(path: &str, before: &Value, now: &Value, out: &mut Vec<(String, Val
         (Value::Object(a), Value::Object(b)) => {
             let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
             for key in keys {
-                let (a, b) = (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
+                let (a, b) =
+                    (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
                 differing(&join(key), a, b, out);
             }
         }

@@ -10,7 +10,8 @@ pub fn now() -> String {
 /// A name for a run: sorted by time, and not the same for two processes of one second.
 pub fn run_id() -> String {
     let now = Timestamp::now();
-    let tail = (u64::from(now.subsec_nanosecond().unsigned_abs()) << 16) ^ u64::from(std::process::id());
+    let tail =
+        (u64::from(now.subsec_nanosecond().unsigned_abs()) << 16) ^ u64::from(std::process::id());
     format!("{}-{:04x}", now.strftime("%Y%m%d-%H%M%S"), tail % 0x1_0000)
 }
 

@@ -35,10 +35,7 @@ const ENDPOINT: &str = "https://huggingface.co";
 
 /// What the environment says, read once at the start. It holds the token, so it has no `Debug`.
 #[derive(Clone, Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "the variables are independent switches"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "the variables are independent switches")]
 pub struct Env {
     /// [`FEDPIPE_STORE`].
     pub store: Option<PathBuf>,
@@ -66,10 +63,7 @@ pub struct Env {
 
 impl Env {
     /// Reads the environment of this process.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the environment"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn read() -> Self {
         Self::from(|name| std::env::var_os(name))
     }
@@ -109,9 +103,7 @@ fn token_file(home: &Path) -> Option<String> {
 }
 
 fn is_yes(value: &str) -> bool {
-    ["1", "true", "yes", "on"]
-        .iter()
-        .any(|yes| value.eq_ignore_ascii_case(yes))
+    ["1", "true", "yes", "on"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
 }
 
 #[cfg(test)]
@@ -120,9 +112,7 @@ mod tests {
 
     fn env(set: &[(&str, &str)]) -> Env {
         Env::from(|name| {
-            set.iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, value)| (*value).into())
+            set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).into())
         })
     }
 

@@ -126,10 +126,7 @@ pub enum Event {
     },
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde asks for a reference"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn finite<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     value.is_finite().then_some(value).serialize(serializer)
 }
@@ -158,10 +155,7 @@ impl Moment {
             at: f64,
         }
         let Stamp { at } = serde_json::from_str(line)?;
-        Ok(Self {
-            at,
-            event: serde_json::from_str(line)?,
-        })
+        Ok(Self { at, event: serde_json::from_str(line)? })
     }
 }
 
@@ -207,10 +201,7 @@ pub struct Sinks {
 impl Sinks {
     /// No observers yet, for a run that began at `start`.
     pub fn new(start: Instant) -> Self {
-        Self {
-            start,
-            observers: Vec::new(),
-        }
+        Self { start, observers: Vec::new() }
     }
 
     /// Adds an observer, which sees what happens from now on.
@@ -265,16 +256,7 @@ mod tests {
     fn the_last_line_counts_all_steps() {
         let (run, seconds, stopped) = ("r1".to_owned(), 0.5, false);
         let (steps, reused, ran, failed, not_run) = (3, 1, 2, 0, 0);
-        let ended = Event::Ended {
-            run,
-            steps,
-            reused,
-            ran,
-            failed,
-            not_run,
-            seconds,
-            stopped,
-        };
+        let ended = Event::Ended { run, steps, reused, ran, failed, not_run, seconds, stopped };
         assert_eq!(
             line(&ended, 2.0).unwrap(),
             "{\"event\":\"ended\",\"run\":\"r1\",\"steps\":3,\"reused\":1,\"ran\":2,\"failed\":0,\
@@ -282,10 +264,7 @@ mod tests {
         );
         assert_eq!(
             Moment::parse(&line(&ended, 2.0).unwrap()).unwrap(),
-            Moment {
-                at: 2.0,
-                event: ended
-            }
+            Moment { at: 2.0, event: ended }
         );
     }
 

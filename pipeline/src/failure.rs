@@ -48,12 +48,7 @@ pub struct Failure {
 impl Failure {
     /// A failure of a kind, to be told in one sentence.
     pub fn new(kind: Exit, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            hints: Vec::new(),
-            drawing: None,
-        }
+        Self { kind, message: message.into(), hints: Vec::new(), drawing: None }
     }
 
     /// The command line or the graph is wrong.
@@ -106,11 +101,7 @@ impl Failure {
         if !self.hints.is_empty() {
             lines.push(String::new());
         }
-        lines.extend(
-            self.hints
-                .iter()
-                .map(|hint| format!("{HINT}hint{HINT:#}: {hint}")),
-        );
+        lines.extend(self.hints.iter().map(|hint| format!("{HINT}hint{HINT:#}: {hint}")));
         lines.join("\n") + "\n"
     }
 
@@ -132,10 +123,7 @@ impl From<anyhow::Error> for Failure {
     /// Keeps a failure that was wrapped, with what was said on top of it. A broken pipe is a quiet end.
     fn from(error: anyhow::Error) -> Self {
         let broken = error.chain().filter_map(|e| e.downcast_ref::<io::Error>());
-        if broken
-            .into_iter()
-            .any(|e| e.kind() == io::ErrorKind::BrokenPipe)
-        {
+        if broken.into_iter().any(|e| e.kind() == io::ErrorKind::BrokenPipe) {
             return Self::new(Exit::Done, "");
         }
         let message = format!("{error:#}");
@@ -207,9 +195,7 @@ mod tests {
     #[test]
     fn context_keeps_the_kind_and_the_hints() {
         let inner = Failure::usage("no stage is called `x`").hint("look again");
-        let outer: Failure = anyhow::Error::new(inner)
-            .context("cannot plan `g.ron`")
-            .into();
+        let outer: Failure = anyhow::Error::new(inner).context("cannot plan `g.ron`").into();
         assert_eq!(outer.kind, Exit::Usage);
         assert_eq!(outer.message, "cannot plan `g.ron`: no stage is called `x`");
         assert_eq!(outer.hints, ["look again"]);

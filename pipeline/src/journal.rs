@@ -16,11 +16,7 @@ pub struct Journal<J, M> {
 impl<J: Write, M: Write> Journal<J, M> {
     /// A journal that writes into what it is given, `journal.jsonl` and `metrics.jsonl` of a run.
     pub fn new(events: J, metrics: M) -> Self {
-        Self {
-            events,
-            metrics,
-            failed: None,
-        }
+        Self { events, metrics, failed: None }
     }
 
     fn write(&mut self, event: &Event, at: f64) -> io::Result<()> {
@@ -60,30 +56,15 @@ mod tests {
     use std::time::Instant;
 
     fn note() -> Event {
-        Event::Note {
-            step: None,
-            text: "é".to_owned(),
-        }
+        Event::Note { step: None, text: "é".to_owned() }
     }
 
     #[test]
     fn metrics_stand_in_both_files_and_progress_in_none() {
         let (step, name) = ("score".to_owned(), "loss".to_owned());
         let (round, client, variant) = (None, None, None);
-        let metric = Event::Metric {
-            step: step.clone(),
-            name,
-            value: 0.5,
-            round,
-            client,
-            variant,
-        };
-        let progress = Event::Progress {
-            step,
-            done: 1,
-            total: 2,
-            unit: "examples".to_owned(),
-        };
+        let metric = Event::Metric { step: step.clone(), name, value: 0.5, round, client, variant };
+        let progress = Event::Progress { step, done: 1, total: 2, unit: "examples".to_owned() };
         let mut journal = Journal::new(Vec::new(), Vec::new());
         for event in [note(), metric, progress] {
             journal.see(&event, 0.25);
@@ -109,9 +90,6 @@ mod tests {
         sinks.add(Journal::new(Full, io::sink()));
         sinks.event(&note());
         let told = format!("{:#}", sinks.close().unwrap_err());
-        assert!(
-            told.starts_with("cannot write the journal of the run: "),
-            "{told}"
-        );
+        assert!(told.starts_with("cannot write the journal of the run: "), "{told}");
     }
 }

@@ -162,13 +162,15 @@ impl Step {
     /// What makes two steps of two variants the same: the action, with edges by the step that they
     /// lead to.
     fn identity(&self) -> Result<String> {
-        let mut text = self.action().canonical(&mut |name, out| {
-            let dep = self.deps.iter().find(|dep| dep.edge == name);
-            let dep = dep.with_context(|| format!("`{name}` is no edge of `{}`", self.name))?;
-            out.push_str(&format!("{{\"$step\":{},\"part\":{:?}}}", dep.step, dep.part));
-            Ok(())
-        })
-        .with_context(|| format!("step `{}`", self.name))?;
+        let mut text = self
+            .action()
+            .canonical(&mut |name, out| {
+                let dep = self.deps.iter().find(|dep| dep.edge == name);
+                let dep = dep.with_context(|| format!("`{name}` is no edge of `{}`", self.name))?;
+                out.push_str(&format!("{{\"$step\":{},\"part\":{:?}}}", dep.step, dep.part));
+                Ok(())
+            })
+            .with_context(|| format!("step `{}`", self.name))?;
         if let Some(revision) = &self.moving {
             text.push_str(&format!("{revision:?}"));
         }
@@ -231,7 +233,12 @@ impl<'a> Places<'a> {
     }
 
     /// Where `part` of the tree `at` lies; `listing` is used if the record held it.
-    pub fn find(&mut self, at: BlobRef, listing: Option<&Tree>, part: Option<&str>) -> Result<Leads> {
+    pub fn find(
+        &mut self,
+        at: BlobRef,
+        listing: Option<&Tree>,
+        part: Option<&str>,
+    ) -> Result<Leads> {
         let Some(part) = part else { return Ok(Leads::To(Place::Tree(at))) };
         let tree = match listing {
             Some(tree) => Some(tree),
@@ -241,7 +248,9 @@ impl<'a> Places<'a> {
             None => Leads::Pruned,
             Some(tree) => match tree.get(part) {
                 Some(entry) => Leads::To(Place::Entry(entry)),
-                None => Leads::NoEntry { entries: tree.iter().map(|(n, _)| n.to_owned()).collect() },
+                None => {
+                    Leads::NoEntry { entries: tree.iter().map(|(n, _)| n.to_owned()).collect() }
+                }
             },
         })
     }

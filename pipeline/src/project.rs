@@ -4,11 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use indexmap::IndexMap;
-use stages::{
-    check::Check,
-    node::Node,
-    unroll::Unroll,
-};
+use stages::{check::Check, node::Node, unroll::Unroll};
 
 use crate::{
     failure::Failure,

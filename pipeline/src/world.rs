@@ -77,7 +77,11 @@ impl World {
     ///
     /// # Errors
     /// The Hub cannot be reached and nothing is cached, or it refuses.
-    pub fn resolve(&self, revisions: &[Revision], refresh: bool) -> Result<Vec<(Revision, String)>> {
+    pub fn resolve(
+        &self,
+        revisions: &[Revision],
+        refresh: bool,
+    ) -> Result<Vec<(Revision, String)>> {
         let known = Revisions::of(&self.root);
         let mut resolved = Vec::new();
         for revision in revisions {

@@ -4,12 +4,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
-use crate::{
-    error::Error,
-    model::Config,
-    node::Node,
-    unroll::Sources,
-};
+use crate::{error::Error, model::Config, node::Node, unroll::Sources};
 
 /// One thing that is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -27,9 +27,10 @@ impl FromStr for DeviceChoice {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, index) = match text.split_once(':') {
-            Some((kind, index)) => {
-                (kind, index.parse().map_err(|_| format!("`{index}` is not the index of a device"))?)
-            }
+            Some((kind, index)) => (
+                kind,
+                index.parse().map_err(|_| format!("`{index}` is not the index of a device"))?,
+            ),
             None => (text, 0),
         };
         match kind {
@@ -41,7 +42,10 @@ impl FromStr for DeviceChoice {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
             "wgpu" => Ok(Self::Wgpu),
-            _ => Err("choose one of `auto`, `cpu`, `wgpu`, `vulkan[:INDEX]`, `cuda[:INDEX]`".to_owned()),
+            _ => {
+                Err("choose one of `auto`, `cpu`, `wgpu`, `vulkan[:INDEX]`, `cuda[:INDEX]`"
+                    .to_owned())
+            }
         }
     }
 }

@@ -36,7 +36,9 @@ impl<'a> Opened<'a> {
     pub fn tree(self) -> Result<TreeView<'a>> {
         match self {
             Self::Tree(view) => Ok(view),
-            Self::Entry(_) => Err(Error::failed("an entry was given where a whole artifact is needed")),
+            Self::Entry(_) => {
+                Err(Error::failed("an entry was given where a whole artifact is needed"))
+            }
         }
     }
 
@@ -47,7 +49,9 @@ impl<'a> Opened<'a> {
     pub fn entry(self) -> Result<Blob> {
         match self {
             Self::Entry(blob) => Ok(blob),
-            Self::Tree(_) => Err(Error::failed("a whole artifact was given where an entry is needed")),
+            Self::Tree(_) => {
+                Err(Error::failed("a whole artifact was given where an entry is needed"))
+            }
         }
     }
 }
@@ -82,8 +86,9 @@ impl TreeView<'_> {
 
     /// One entry read as JSON.
     pub fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
-        serde_json::from_slice(&self.blob(name)?)
-            .map_err(|e| Error::failed(format!("`{name}` of a stored artifact cannot be read: {e}")))
+        serde_json::from_slice(&self.blob(name)?).map_err(|e| {
+            Error::failed(format!("`{name}` of a stored artifact cannot be read: {e}"))
+        })
     }
 
     fn no_entry(&self, name: &str) -> Error {

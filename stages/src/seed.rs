@@ -40,7 +40,7 @@ impl Draws {
         Self(rng(seed, &purpose))
     }
 
-    /// Sixteen random bits, two draws to a word.
+    /// Fills `bytes` with random bits.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         self.0.fill_bytes(bytes);
     }
@@ -76,7 +76,6 @@ impl Draws {
         }
     }
 }
-
 
 #[cfg(test)]
 mod tests {

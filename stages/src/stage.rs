@@ -80,8 +80,9 @@ impl<S: Stage> Work for S {
     }
 
     fn with(&self) -> Result<Value> {
-        serde_json::to_value(self)
-            .map_err(|e| Error::failed(format!("the fields of `{}` cannot be written: {e}", S::NAME)))
+        serde_json::to_value(self).map_err(|e| {
+            Error::failed(format!("the fields of `{}` cannot be written: {e}", S::NAME))
+        })
     }
 
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {
@@ -157,7 +158,8 @@ impl<'a> Context<'a> {
 
     fn opened(&self, name: &str) -> Result<Opened<'a>> {
         let place = self.inputs.get(name);
-        let place = place.ok_or_else(|| Error::failed(format!("`{name}` is not an input of this step")))?;
+        let place =
+            place.ok_or_else(|| Error::failed(format!("`{name}` is not an input of this step")))?;
         Ok(match place {
             Place::Entry(at) => Opened::Entry(self.store.blob(at)?),
             Place::Tree(at) => Opened::Tree(self.view(at)?),
@@ -166,7 +168,10 @@ impl<'a> Context<'a> {
 
     fn view(&self, at: &BlobRef) -> Result<TreeView<'a>> {
         let tree: Tree = self.store.tree(at)?.ok_or_else(|| {
-            Error::failed(format!("the listing of artifact {} is gone from the store", at.digest.short()))
+            Error::failed(format!(
+                "the listing of artifact {} is gone from the store",
+                at.digest.short()
+            ))
         })?;
         Ok(TreeView { tree, at: *at, store: self.store })
     }

@@ -18,7 +18,7 @@ pub enum TokenSetError {
 }
 
 /// Examples `0..len`, each a row of token ids with a label.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenSet {
     ids: Vec<u32>,
     offsets: Vec<u64>,
@@ -31,11 +31,7 @@ impl TokenSet {
     pub fn new(ids: Vec<u32>, offsets: Vec<u64>, labels: Vec<i32>) -> Result<Self, TokenSetError> {
         let wrong = |what: String| Err(TokenSetError::Inconsistent(what));
         if offsets.len() != labels.len() + 1 {
-            return wrong(format!(
-                "{} offsets for {} labels",
-                offsets.len(),
-                labels.len()
-            ));
+            return wrong(format!("{} offsets for {} labels", offsets.len(), labels.len()));
         }
         if offsets[0] != 0 || offsets[labels.len()] != ids.len() as u64 {
             return wrong(format!("the offsets do not span the {} ids", ids.len()));
@@ -43,24 +39,25 @@ impl TokenSet {
         if let Some(i) = offsets.windows(2).position(|pair| pair[1] <= pair[0]) {
             return wrong(format!("example {i} has no tokens"));
         }
-        Ok(Self {
-            ids,
-            offsets,
-            labels,
-        })
+        Ok(Self { ids, offsets, labels })
     }
 
     /// Builds a set from examples, each its tokens and its label.
     pub fn from_examples<'a>(
         examples: impl IntoIterator<Item = (&'a [u32], i32)>,
     ) -> Result<Self, TokenSetError> {
+        let Self { ids, offsets, labels } = Self::collect(examples);
+        Self::new(ids, offsets, labels)
+    }
+
+    fn collect<'a>(examples: impl IntoIterator<Item = (&'a [u32], i32)>) -> Self {
         let (mut ids, mut offsets, mut labels) = (Vec::new(), vec![0], Vec::new());
         for (tokens, label) in examples {
             ids.extend_from_slice(tokens);
             offsets.push(ids.len() as u64);
             labels.push(label);
         }
-        Self::new(ids, offsets, labels)
+        Self { ids, offsets, labels }
     }
 
     /// The number of examples.
@@ -94,33 +91,21 @@ impl TokenSet {
     }
 
     /// The examples at `indices`, in that order.
+    #[must_use]
     pub fn subset(&self, indices: &[usize]) -> Self {
-        let examples = indices.iter().map(|&i| (self.tokens(i), self.labels[i]));
-        Self::from_examples(examples).expect("every example of a token set has tokens")
+        Self::collect(indices.iter().map(|&i| (self.tokens(i), self.labels[i])))
     }
 
     /// A safetensors file of `ids` (U32), `offsets` (I64) and `labels` (I32); equal sets give equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let ids: Vec<u8> = self.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-        let offsets: Vec<u8> = self
-            .offsets
-            .iter()
-            .flat_map(|at| at.to_le_bytes())
-            .collect();
-        let labels: Vec<u8> = self
-            .labels
-            .iter()
-            .flat_map(|label| label.to_le_bytes())
-            .collect();
-        let view = |dtype, length, bytes| {
-            TensorView::new(dtype, vec![length], bytes).expect("the length counts the elements")
-        };
-        let tensors = [
-            ("ids", view(Dtype::U32, self.ids.len(), &ids)),
-            ("labels", view(Dtype::I32, self.labels.len(), &labels)),
-            ("offsets", view(Dtype::I64, self.offsets.len(), &offsets)),
-        ];
-        safetensors::serialize(tensors, None).expect("three small names make a valid header")
+        let offsets: Vec<u8> = self.offsets.iter().flat_map(|at| at.to_le_bytes()).collect();
+        let labels: Vec<u8> = self.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+        file([
+            ("ids", Dtype::U32, self.ids.len(), &ids),
+            ("labels", Dtype::I32, self.labels.len(), &labels),
+            ("offsets", Dtype::I64, self.offsets.len(), &offsets),
+        ])
     }
 
     /// Reads what [`TokenSet::to_bytes`] wrote.
@@ -142,6 +127,15 @@ impl TokenSet {
     }
 }
 
+/// A safetensors file of one-dimensional tensors: name, type, length, bytes.
+fn file(tensors: [(&str, Dtype, usize, &[u8]); 3]) -> Vec<u8> {
+    let views = tensors.map(|(name, dtype, length, bytes)| {
+        let view = TensorView::new(dtype, vec![length], bytes);
+        (name, view.expect("the length counts the elements"))
+    });
+    safetensors::serialize(views, None).expect("three short names make a valid header")
+}
+
 /// The elements of a one-dimensional tensor, as little-endian bytes.
 fn elements<'a, const N: usize>(
     file: &SafeTensors<'a>,
@@ -149,10 +143,7 @@ fn elements<'a, const N: usize>(
     dtype: Dtype,
     kind: &'static str,
 ) -> Result<impl Iterator<Item = [u8; N]> + use<'a, N>, TokenSetError> {
-    let tensor = file
-        .tensor(name)
-        .ok()
-        .filter(|t| t.dtype() == dtype && t.shape().len() == 1);
+    let tensor = file.tensor(name).ok().filter(|t| t.dtype() == dtype && t.shape().len() == 1);
     let data = tensor.ok_or(TokenSetError::Tensor(name, kind))?.data();
     Ok(data.as_chunks::<N>().0.iter().copied())
 }
@@ -177,10 +168,7 @@ mod tests {
     #[test]
     fn broken_arrays_are_refused() {
         let error = TokenSet::new(vec![1], vec![0, 1, 1], vec![0, 0]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the token set is inconsistent: example 1 has no tokens"
-        );
+        assert_eq!(error.to_string(), "the token set is inconsistent: example 1 has no tokens");
         assert!(TokenSet::new(vec![1], vec![0, 2], vec![0]).is_err());
         assert!(TokenSet::from_bytes(&small().to_bytes()[..40]).is_err());
         let other = safetensors::serialize(Vec::<(String, TensorView<'_>)>::new(), None).unwrap();

@@ -8,11 +8,7 @@ use super::*;
 use crate::{BlobRef, Lease, NewRecord, Pin, Provenance, Root};
 
 /// Everything that no lease holds is old enough.
-const NOW: Policy = Policy {
-    keep_last: None,
-    keep_within: None,
-    grace: Duration::ZERO,
-};
+const NOW: Policy = Policy { keep_last: None, keep_within: None, grace: Duration::ZERO };
 
 fn store() -> (TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
@@ -51,10 +47,7 @@ fn publish_old(store: &Store, name: &str) -> (Digest, BlobRef) {
 fn is_there(store: &Store, (key, blob): &(Digest, BlobRef)) -> bool {
     let found = store.find(key).unwrap();
     let tree = found.map(|found| store.has(&found.tree));
-    assert!(
-        tree.is_none_or(|has| has && store.has(blob)),
-        "a record names what is not there"
-    );
+    assert!(tree.is_none_or(|has| has && store.has(blob)), "a record names what is not there");
     tree.is_some()
 }
 
@@ -63,11 +56,7 @@ fn all_files(folder: &Path) -> Vec<String> {
     for name in files::names(folder).unwrap() {
         let path = folder.join(&name);
         if path.is_dir() {
-            all.extend(
-                all_files(&path)
-                    .into_iter()
-                    .map(|below| format!("{name}/{below}")),
-            );
+            all.extend(all_files(&path).into_iter().map(|below| format!("{name}/{below}")));
         } else {
             all.push(name);
         }
@@ -85,10 +74,7 @@ fn what_nothing_keeps_goes_and_a_dry_run_deletes_nothing() {
     assert!(is_there(&store, &made));
     let swept = store.gc(&NOW, false).unwrap();
     assert_eq!((swept.records, swept.blobs, swept.rescued), (1, 2, 0));
-    assert_eq!(
-        (swept.bytes, swept.items.len()),
-        (dry.bytes, dry.items.len())
-    );
+    assert_eq!((swept.bytes, swept.items.len()), (dry.bytes, dry.items.len()));
     assert!(!is_there(&store, &made) && !store.has(&made.1));
     assert_eq!(all_files(store.root()), ["FORMAT", "gc.lock"]);
 }
@@ -117,10 +103,7 @@ fn a_touched_record_keeps_what_it_names() {
     assert!(store.touch(&made.0).unwrap());
     tick();
     store.gc(&NOW, false).unwrap();
-    assert!(
-        is_there(&store, &made),
-        "its blobs were not touched, but the record was"
-    );
+    assert!(is_there(&store, &made), "its blobs were not touched, but the record was");
     drop(lease);
 }
 
@@ -131,19 +114,10 @@ fn what_was_touched_after_the_listing_is_put_back() {
     let floor = store.now().unwrap();
     tick();
     store.touch(&key).unwrap();
-    assert!(matches!(
-        sweep::take(&store, Area::Records, &key, floor),
-        Ok(Fate::Back(_))
-    ));
+    assert!(matches!(sweep::take(&store, Area::Records, &key, floor), Ok(Fate::Back(_))));
     assert!(store.find(&key).unwrap().is_some());
-    assert!(matches!(
-        sweep::take(&store, Area::Blobs, &blob.digest, floor),
-        Ok(Fate::Gone)
-    ));
-    assert!(matches!(
-        sweep::take(&store, Area::Blobs, &blob.digest, floor),
-        Ok(Fate::Absent)
-    ));
+    assert!(matches!(sweep::take(&store, Area::Blobs, &blob.digest, floor), Ok(Fate::Gone)));
+    assert!(matches!(sweep::take(&store, Area::Blobs, &blob.digest, floor), Ok(Fate::Absent)));
 }
 
 #[test]
@@ -165,48 +139,18 @@ fn runs_past_the_policy_go_and_what_only_they_reached() {
         tick();
     }
     store
-        .pin(
-            "kept",
-            &Pin {
-                root: Root::Run("b".into()),
-                note: String::new(),
-                expires: None,
-            },
-        )
+        .pin("kept", &Pin { root: Root::Run("b".into()), note: String::new(), expires: None })
         .unwrap();
-    assert_eq!(
-        store.gc(&NOW, false).unwrap().items.len(),
-        0,
-        "all runs are kept"
-    );
-    let last = Policy {
-        keep_last: Some(1),
-        ..NOW
-    };
+    assert_eq!(store.gc(&NOW, false).unwrap().items.len(), 0, "all runs are kept");
+    let last = Policy { keep_last: Some(1), ..NOW };
     let swept = store.gc(&last, false).unwrap();
     assert_eq!((swept.runs, swept.kept_runs, swept.records), (2, 2, 1));
-    let ids: Vec<String> = store
-        .runs()
-        .unwrap()
-        .into_iter()
-        .map(|run| run.id)
-        .collect();
+    let ids: Vec<String> = store.runs().unwrap().into_iter().map(|run| run.id).collect();
     assert_eq!(ids, ["d", "b"]);
     let stays: Vec<bool> = made.iter().map(|made| is_there(&store, made)).collect();
-    assert_eq!(
-        stays,
-        [true, true, false, true],
-        "what a kept run shares stays"
-    );
-    let within = Policy {
-        keep_within: Some(Duration::from_hours(1)),
-        ..last
-    };
-    assert_eq!(
-        store.gc(&within, false).unwrap().runs,
-        0,
-        "either keeps a run"
-    );
+    assert_eq!(stays, [true, true, false, true], "what a kept run shares stays");
+    let within = Policy { keep_within: Some(Duration::from_hours(1)), ..last };
+    assert_eq!(store.gc(&within, false).unwrap().runs, 0, "either keeps a run");
 }
 
 #[test]
@@ -215,14 +159,8 @@ fn a_run_that_goes_on_keeps_what_its_journal_names() {
     let made = publish_old(&store, "one");
     let lease = store.lease().unwrap();
     let run = store.new_run("r", &json!({"ended": false})).unwrap();
-    run.journal()
-        .unwrap()
-        .line(&json!({"key": made.0}).to_string())
-        .unwrap();
-    let none = Policy {
-        keep_last: Some(0),
-        ..NOW
-    };
+    run.journal().unwrap().line(&json!({"key": made.0}).to_string()).unwrap();
+    let none = Policy { keep_last: Some(0), ..NOW };
     tick();
     assert_eq!(store.gc(&none, false).unwrap().runs, 0);
     assert!(is_there(&store, &made));
@@ -239,8 +177,7 @@ fn a_root_that_cannot_be_read_stops_everything() {
     fs::write(run.path().join("run.json"), "{").unwrap();
     assert!(matches!(store.gc(&NOW, false), Err(Error::Damaged { .. })));
     assert!(is_there(&store, &made));
-    run.update(&json!({"keys": {"a": made.0}, "ended": true}))
-        .unwrap();
+    run.update(&json!({"keys": {"a": made.0}, "ended": true})).unwrap();
     fs::write(store.place(Area::Records, &made.0), "cut").unwrap();
     assert!(matches!(store.gc(&NOW, false), Err(Error::Damaged { .. })));
     assert!(store.has(&made.1));
@@ -250,9 +187,7 @@ fn a_root_that_cannot_be_read_stops_everything() {
 fn an_interrupted_collection_is_taken_up() {
     let (_dir, store) = store();
     let (kept, gone) = (publish_old(&store, "kept"), publish_old(&store, "gone"));
-    store
-        .new_run("r", &json!({"keys": {"a": kept.0}, "ended": true}))
-        .unwrap();
+    store.new_run("r", &json!({"keys": {"a": kept.0}, "ended": true})).unwrap();
     for (key, blob) in [&kept, &gone] {
         for (area, digest) in [(Area::Records, key), (Area::Blobs, &blob.digest)] {
             files::rename(&store.place(area, digest), &store.trash(area, digest)).unwrap();
@@ -297,15 +232,10 @@ fn checkpoints_stay_while_a_kept_run_wants_their_step() {
     for key in [done, wanted, lost] {
         fs::write(store.wip(&key).unwrap().join("state"), "state").unwrap();
     }
-    store
-        .new_run("r", &json!({"keys": {"a": done, "b": wanted}}))
-        .unwrap();
+    store.new_run("r", &json!({"keys": {"a": done, "b": wanted}})).unwrap();
     tick();
     store.gc(&NOW, false).unwrap();
-    assert_eq!(
-        files::names(&store.folder("wip")).unwrap(),
-        [wanted.to_string()]
-    );
+    assert_eq!(files::names(&store.folder("wip")).unwrap(), [wanted.to_string()]);
 }
 
 #[test]

@@ -21,9 +21,7 @@ fn store() -> (TempDir, Store, Lease) {
 /// A record with an entry of 100,000 bytes, an external one, and so many others.
 fn publish(dir: &TempDir, store: &Store, lease: &Lease, name: &str, others: usize) -> NewRecord {
     let mut draft = store.draft(lease).unwrap();
-    draft
-        .bytes("large", name.repeat(100_000).as_bytes())
-        .unwrap();
+    draft.bytes("large", name.repeat(100_000).as_bytes()).unwrap();
     let outside = dir.path().join(name);
     fs::write(&outside, format!("outside {name}")).unwrap();
     draft.external("outside", &outside).unwrap();
@@ -58,17 +56,11 @@ fn a_good_store_has_no_problems_and_pruned_blobs_are_none() {
     publish(&dir, &store, &lease, "b", 0);
     let found = store.verify(Some(1.0), &key_of).unwrap();
     assert!(found.problems.is_empty(), "{:?}", found.problems);
-    assert_eq!(
-        (found.records, found.blobs, found.external, found.hashed),
-        (2, 5, 2, 7)
-    );
+    assert_eq!((found.records, found.blobs, found.external, found.hashed), (2, 5, 2, 7));
     assert_eq!(found.pruned, 0);
     fs::remove_file(store.path(&one.output.tree.get("large").unwrap()).unwrap()).unwrap();
     let found = store.verify(None, &key_of).unwrap();
-    assert_eq!(
-        (found.problems.len(), found.pruned, found.hashed),
-        (0, 1, 0)
-    );
+    assert_eq!((found.problems.len(), found.pruned, found.hashed), (0, 1, 0));
     assert!(store.find(&one.key).unwrap().is_some());
 }
 
@@ -113,18 +105,9 @@ fn each_kind_of_damage_is_found_named_and_set_aside() {
         let problem = found.problems.iter().find(|problem| problem.path == path);
         let problem = problem.unwrap_or_else(|| panic!("{name}: {:?}", found.problems));
         assert_eq!(problem.what, what, "{name}");
-        assert!(
-            !path.exists() && problem.moved.as_ref().unwrap().exists(),
-            "{name}"
-        );
-        assert!(
-            store.find(&record.key).unwrap().is_none(),
-            "{name}: its record is a miss"
-        );
-        assert!(
-            store.find(&other.key).unwrap().is_some(),
-            "{name}: the other one is not"
-        );
+        assert!(!path.exists() && problem.moved.as_ref().unwrap().exists(), "{name}");
+        assert!(store.find(&record.key).unwrap().is_none(), "{name}: its record is a miss");
+        assert!(store.find(&other.key).unwrap().is_some(), "{name}: the other one is not");
         let again = store.verify(Some(1.0), &key_of).unwrap();
         assert!(again.problems.is_empty(), "{name}: {:?}", again.problems);
     }
@@ -136,11 +119,7 @@ fn a_key_must_be_that_of_its_manifest() {
     let record = publish(&dir, &store, &lease, "a", 0);
     let found = store.verify(None, &|_| Some(Digest::of(b"other"))).unwrap();
     assert_eq!(found.problems.len(), 1);
-    assert!(
-        found.problems[0].why.contains("manifest"),
-        "{}",
-        found.problems[0].why
-    );
+    assert!(found.problems[0].why.contains("manifest"), "{}", found.problems[0].why);
     assert!(store.find(&record.key).unwrap().is_none());
 }
 

@@ -48,11 +48,8 @@ fn time(text: &str) -> Result<Duration, String> {
 impl Gc {
     pub(super) fn run(self, desk: &Desk) -> Result<Exit, Failure> {
         let store = desk.store()?;
-        let policy = Policy {
-            keep_last: self.keep_last,
-            keep_within: self.keep_within,
-            grace: self.grace,
-        };
+        let policy =
+            Policy { keep_last: self.keep_last, keep_within: self.keep_within, grace: self.grace };
         let swept = store.gc(&policy, self.dry_run)?;
         if desk.out.json() {
             let mut value = json!(swept);

@@ -10,10 +10,7 @@ mod run;
 mod verify;
 mod why;
 
-use std::{
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stages::{device::DeviceChoice, download::HubSettings};

@@ -37,7 +37,11 @@ impl Plan {
             return effective(&project, desk);
         }
         let device = stages::device::choose(stages::device::DeviceChoice::Auto);
-        let device = if project.exact() { device.map_or_else(|_| "cpu".into(), |d| d.name) } else { "cpu".to_owned() };
+        let device = if project.exact() {
+            device.map_or_else(|_| "cpu".into(), |d| d.name)
+        } else {
+            "cpu".to_owned()
+        };
         let plan = project.plan(&world, &device)?;
         let states = plan.states(world.store())?;
         if let Some(store) = world.store() {

@@ -72,9 +72,11 @@ impl Run {
         let mut sink = desk.out.sink(run.journal()?, run.metrics()?, start);
         let host = clock::host();
         let stop = &STOP;
-        let shop = Shop { store, lease: &lease, session: &session, stop, host: &host, now: clock::now };
+        let shop =
+            Shop { store, lease: &lease, session: &session, stop, host: &host, now: clock::now };
         sink.event(&planned(&id, &states));
-        let settings = Settings { sizes: self.sizes(&session, &states, &plan)?, keep_going: self.keep_going };
+        let settings =
+            Settings { sizes: self.sizes(&session, &states, &plan)?, keep_going: self.keep_going };
         let tally = execute::execute(&plan, states, &shop, settings, &mut sink)?;
         if tally.ran > 0 {
             store.sync()?;
@@ -99,7 +101,12 @@ impl Run {
     }
 
     /// The plan, after every moving revision was resolved to a commit.
-    fn resolved_plan(&self, project: &Project, world: &World, device: &str) -> Result<Plan, Failure> {
+    fn resolved_plan(
+        &self,
+        project: &Project,
+        world: &World,
+        device: &str,
+    ) -> Result<Plan, Failure> {
         let plan = project.plan(world, device)?;
         let commits = world.resolve(&plan.revisions(), self.refresh)?;
         if commits.is_empty() {

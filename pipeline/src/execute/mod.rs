@@ -6,10 +6,7 @@ mod work;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{
-        atomic::Ordering,
-        mpsc,
-    },
+    sync::{atomic::Ordering, mpsc},
 };
 
 use anyhow::Result;
@@ -68,8 +65,12 @@ pub fn execute(
     settings: Settings,
     sink: &mut dyn Sink,
 ) -> Result<Tally> {
-    let queues: BTreeMap<Needs, (Queue<Job>, usize)> =
-        settings.sizes.all().into_iter().map(|(needs, size)| (needs, (Queue::default(), size))).collect();
+    let queues: BTreeMap<Needs, (Queue<Job>, usize)> = settings
+        .sizes
+        .all()
+        .into_iter()
+        .map(|(needs, size)| (needs, (Queue::default(), size)))
+        .collect();
     let (tell, told) = mpsc::channel();
     std::thread::scope(|scope| {
         for (needs, (queue, size)) in &queues {
@@ -204,7 +205,9 @@ impl<'a> Coordinator<'a> {
         let resolve = |name: &str| inputs.get(name).map(Place::digest);
         let key = step.action().key(&resolve)?;
         self.keys[i] = Some(key);
-        if !self.again[i] && let Some(found) = self.shop.store.find(&key)? {
+        if !self.again[i]
+            && let Some(found) = self.shop.store.find(&key)?
+        {
             self.reuse(i, key, Output::found(&found), &found.metrics);
             self.pending.extend(&self.dependents[i]);
             return Ok(());

@@ -42,7 +42,8 @@ fn wrong(nodes: &IndexMap<String, Node>, path: &str, to: &str, kind: &str) -> Op
             let fit = nodes.iter().filter(|(_, n)| n.makes() == kind).map(|(n, _)| n.as_str());
             let fit: Vec<&str> = fit.collect();
             let help = if fit.is_empty() {
-                let stages = node::makers(kind).iter().map(|s| format!("`{s}`")).collect::<Vec<_>>();
+                let stages =
+                    node::makers(kind).iter().map(|s| format!("`{s}`")).collect::<Vec<_>>();
                 format!("{kind} comes from {}, and no stage here is one", stages.join(" or "))
             } else {
                 format!("{kind} comes from: {}", listed(&fit))

@@ -39,19 +39,13 @@ pub struct Loaded {
 /// Reads a graph file and resolves all that it is composed of. The stages are not looked into yet.
 pub fn load(path: &Path, overrides: &[Set]) -> Result<Loaded, Failure> {
     let source = read(path).map_err(|error| {
-        Failure::usage(format!(
-            "cannot read the graph `{}`: {error}",
-            path.display()
-        ))
+        Failure::usage(format!("cannot read the graph `{}`: {error}", path.display()))
     })?;
     let mut composed = Composed::of_file(path, source, &mut Vec::new())?;
     for set in overrides {
         let argument = composed.text.write("--set".to_owned(), set.to_string());
         let split = set.path.len();
-        let place = |range| Place {
-            written: argument.written,
-            range,
-        };
+        let place = |range| Place { written: argument.written, range };
         composed.set(&Setting {
             path: set.path.clone(),
             path_place: place(0..split),
@@ -60,21 +54,12 @@ pub fn load(path: &Path, overrides: &[Set]) -> Result<Loaded, Failure> {
         })?;
     }
     let Composed { text, sweeps } = composed;
-    let Graph {
-        about, seed, exact, ..
-    } = parse::<IgnoredAny>(&text)?;
+    let Graph { about, seed, exact, .. } = parse::<IgnoredAny>(&text)?;
     let sweep = sweeps.iter().map(|sweep| {
         let values = sweep.values.iter().map(|place| text.fragment(place).text);
         (sweep.path.clone(), values.collect())
     });
-    Ok(Loaded {
-        about,
-        seed,
-        exact,
-        sweep: sweep.collect(),
-        sweeps,
-        text,
-    })
+    Ok(Loaded { about, seed, exact, sweep: sweep.collect(), sweeps, text })
 }
 
 /// A text under composition.
@@ -94,10 +79,7 @@ impl Composed {
         let own = Text::new(path, source);
         let header: Graph<IgnoredAny> = parse(&own)?;
         let file = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        chain.push(Link {
-            shown: own.name.clone(),
-            file,
-        });
+        chain.push(Link { shown: own.name.clone(), file });
         let mut composed = match &header.extends {
             Some(other) => {
                 let mut composed = Self::of_extended(&own, other, chain)?;
@@ -120,10 +102,7 @@ impl Composed {
         for field in ["extends", "set", "sweep"] {
             edit::remove(&mut text, field);
         }
-        Self {
-            text,
-            sweeps: Vec::new(),
-        }
+        Self { text, sweeps: Vec::new() }
     }
 
     fn of_extended(own: &Text, other: &str, chain: &mut Vec<Link>) -> Result<Self, Failure> {
@@ -131,32 +110,18 @@ impl Composed {
         let place = own.place(&locate(&own.source, &["extends"]).0.value);
         let complain = |title: String, label: &str| {
             let label = label.to_owned();
-            draw(
-                own,
-                &[Drawing {
-                    title,
-                    place: place.clone(),
-                    label,
-                    help: None,
-                }],
-            )
+            draw(own, &[Drawing { title, place: place.clone(), label, help: None }])
         };
         let file = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
         if let Some(first) = chain.iter().position(|link| link.file == file) {
-            let mut names: Vec<_> = chain[first..]
-                .iter()
-                .map(|link| link.shown.as_str())
-                .collect();
+            let mut names: Vec<_> = chain[first..].iter().map(|link| link.shown.as_str()).collect();
             names.push(names[0]);
             let title = format!("a graph extends itself: {}", names.join(" -> "));
             return Err(complain(title, "leads back"));
         }
         let source = read(&path).map_err(|error| {
-            let title = format!(
-                "cannot read `{}`, which `{}` extends: {error}",
-                path.display(),
-                own.name
-            );
+            let title =
+                format!("cannot read `{}`, which `{}` extends: {error}", path.display(), own.name);
             complain(title, "no such graph")
         })?;
         Self::of_file(&path, source, chain)
@@ -164,10 +129,7 @@ impl Composed {
 
     /// Takes over what the file `own` says itself, over what it extends.
     fn take_over(&mut self, own: &Text) -> Result<(), Failure> {
-        let written = self
-            .text
-            .write(own.name.clone(), own.source.clone())
-            .written;
+        let written = self.text.write(own.name.clone(), own.source.clone()).written;
         self.text.name.clone_from(&own.name);
         self.text.dir.clone_from(&own.dir);
         let place = |range| Place { written, range };
@@ -177,12 +139,7 @@ impl Composed {
                 let value = place(found.value);
                 let path_place = place(found.key);
                 let folder = own.dir.clone();
-                self.set(&Setting {
-                    path: field.to_owned(),
-                    path_place,
-                    value,
-                    folder,
-                })?;
+                self.set(&Setting { path: field.to_owned(), path_place, value, folder })?;
             }
         }
         let (stages, whole) = locate(&own.source, &["stages"]);
@@ -201,10 +158,7 @@ impl Composed {
 
     /// Applies the `set` and adds the `sweep` of the file `own`, the last one taken in.
     fn apply_header(&mut self, own: &Text) -> Result<(), Failure> {
-        let written = self
-            .text
-            .write(own.name.clone(), own.source.clone())
-            .written;
+        let written = self.text.write(own.name.clone(), own.source.clone()).written;
         let place = |range| Place { written, range };
         let (set, whole) = locate(&own.source, &["set"]);
         for entry in set.children(&own.source).into_iter().filter(|_| whole) {
@@ -217,11 +171,7 @@ impl Composed {
         }
         let (sweep, whole) = locate(&own.source, &["sweep"]);
         for entry in sweep.children(&own.source).into_iter().filter(|_| whole) {
-            let values = entry
-                .children(&own.source)
-                .into_iter()
-                .map(|v| place(v.value))
-                .collect();
+            let values = entry.children(&own.source).into_iter().map(|v| place(v.value)).collect();
             let sweep = Sweep {
                 path: entry.path[1].clone(),
                 path_place: place(entry.key),
@@ -229,11 +179,7 @@ impl Composed {
                 folder: own.dir.clone(),
             };
             sweep.check(&self.text)?;
-            match self
-                .sweeps
-                .iter_mut()
-                .find(|known| known.path == sweep.path)
-            {
+            match self.sweeps.iter_mut().find(|known| known.path == sweep.path) {
                 Some(known) => *known = sweep,
                 None => self.sweeps.push(sweep),
             }
@@ -243,20 +189,13 @@ impl Composed {
 
     fn set(&mut self, setting: &Setting) -> Result<(), Failure> {
         let path = setting.path.as_str();
-        self.sweeps
-            .retain(|sweep| !is_at_or_below(&sweep.path, path));
-        let swept = self
-            .sweeps
-            .iter()
-            .find(|sweep| is_at_or_below(path, &sweep.path));
+        self.sweeps.retain(|sweep| !is_at_or_below(&sweep.path, path));
+        let swept = self.sweeps.iter().find(|sweep| is_at_or_below(path, &sweep.path));
         let done = match swept {
             Some(sweep) => Err(Refusal {
                 title: format!("`{path}` lies in `{}`, which is swept", sweep.path),
                 label: "a sweep would overwrite it".to_owned(),
-                help: Some(format!(
-                    "set `{}` as a whole, which ends its sweep",
-                    sweep.path
-                )),
+                help: Some(format!("set `{}` as a whole, which ends its sweep", sweep.path)),
             }),
             None => edit::set(&mut self.text, setting),
         };
@@ -267,8 +206,5 @@ impl Composed {
 /// The text of a file, without the mark that some editors put in front.
 fn read(path: &Path) -> io::Result<String> {
     let source = fs::read_to_string(path)?;
-    Ok(source
-        .strip_prefix('\u{feff}')
-        .map(str::to_owned)
-        .unwrap_or(source))
+    Ok(source.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(source))
 }

@@ -4,8 +4,8 @@ use super::edit::{Refusal, full_path};
 use super::locate::locate;
 use super::text::{Place, Text};
 use crate::failure::Failure;
-use stages::check::Complaint;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use stages::check::Complaint;
 use std::ops::Range;
 
 /// A complaint whose place is known.
@@ -21,11 +21,7 @@ pub(super) struct Drawing {
 pub fn complain(text: &Text, complaints: &[Complaint]) -> Failure {
     let drawings = complaints.iter().map(|complaint| {
         let (found, whole) = locate(&text.source, &full_path(&complaint.path));
-        let range = if whole {
-            found.shown(&text.source)
-        } else {
-            found.head(&text.source)
-        };
+        let range = if whole { found.shown(&text.source) } else { found.head(&text.source) };
         Drawing {
             title: complaint.message.clone(),
             place: text.place(&range),
@@ -39,29 +35,15 @@ pub fn complain(text: &Text, complaints: &[Complaint]) -> Failure {
 /// Draws an edit that was refused at the path that asked for it.
 pub(super) fn refuse(text: &Text, refusal: Refusal, place: Place) -> Failure {
     let Refusal { title, label, help } = refusal;
-    draw(
-        text,
-        &[Drawing {
-            title,
-            place,
-            label,
-            help,
-        }],
-    )
+    draw(text, &[Drawing { title, place, label, help }])
 }
 
 /// The failure that shows all drawings, one below the other.
 pub(super) fn draw(text: &Text, drawings: &[Drawing]) -> Failure {
-    let rendered = drawings
-        .iter()
-        .map(|drawing| render(text, drawing))
-        .collect::<Vec<_>>();
+    let rendered = drawings.iter().map(|drawing| render(text, drawing)).collect::<Vec<_>>();
     let message = match drawings {
         [first, _, ..] => format!("{}, and {} more", first.title, drawings.len() - 1),
-        _ => drawings
-            .first()
-            .map(|only| only.title.clone())
-            .unwrap_or_default(),
+        _ => drawings.first().map(|only| only.title.clone()).unwrap_or_default(),
     };
     Failure::usage(message).drawn(rendered.join("\n\n"))
 }
@@ -74,12 +56,8 @@ fn render(text: &Text, drawing: &Drawing) -> String {
         Some(c) if end <= start => start + c.len_utf8(),
         _ => end,
     };
-    let annotation = AnnotationKind::Primary
-        .span(start..end)
-        .label(&drawing.label);
-    let snippet = Snippet::source(&written.text)
-        .path(&written.name)
-        .annotation(annotation);
+    let annotation = AnnotationKind::Primary.span(start..end).label(&drawing.label);
+    let snippet = Snippet::source(&written.text).path(&written.name).annotation(annotation);
     let mut groups = vec![Level::ERROR.primary_title(&drawing.title).element(snippet)];
     if let Some(help) = &drawing.help {
         groups.push(Group::with_title(Level::HELP.secondary_title(help)));

@@ -9,9 +9,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 /// The fields of the graph itself, which no stage may be called and which a path names as they are.
-pub(super) const OWN: [&str; 7] = [
-    "about", "seed", "exact", "extends", "set", "sweep", "stages",
-];
+pub(super) const OWN: [&str; 7] = ["about", "seed", "exact", "extends", "set", "sweep", "stages"];
 
 /// A value to be set, and what asked for it.
 pub(super) struct Setting {
@@ -30,22 +28,13 @@ impl Setting {
     fn place_of(&self, from_end: usize) -> Place {
         let Place { written, range } = &self.path_place;
         let names: Vec<_> = self.path.split('.').collect();
-        let Some(nth) = names
-            .len()
-            .checked_sub(from_end + 1)
-            .filter(|_| range.len() == self.path.len())
+        let Some(nth) =
+            names.len().checked_sub(from_end + 1).filter(|_| range.len() == self.path.len())
         else {
             return self.path_place.clone();
         };
-        let start = range.start
-            + names[..nth]
-                .iter()
-                .map(|name| name.len() + 1)
-                .sum::<usize>();
-        Place {
-            written: *written,
-            range: start..start + names[nth].len(),
-        }
+        let start = range.start + names[..nth].iter().map(|name| name.len() + 1).sum::<usize>();
+        Place { written: *written, range: start..start + names[nth].len() }
     }
 }
 
@@ -106,11 +95,7 @@ pub(super) fn remove(text: &mut Text, name: &str) {
     }
     let source = &text.source;
     let comma = skip_trivia(source, found.value.end);
-    let mut end = if source[comma..].starts_with(',') {
-        comma + 1
-    } else {
-        found.value.end
-    };
+    let mut end = if source[comma..].starts_with(',') { comma + 1 } else { found.value.end };
     let line = source[..found.key.start].rfind('\n').map_or(0, |at| at + 1);
     let mut start = found.key.start;
     let rest = source[end..].trim_start_matches([' ', '\t', '\r']);
@@ -139,11 +124,8 @@ fn check_path(path: &[&str], text: &Text) -> Result<(), Refusal> {
     if path[0] == "stages" {
         let (stages, _) = locate(&text.source, &["stages"]);
         let stages = stages.children(&text.source);
-        let names: Vec<_> = stages
-            .iter()
-            .filter_map(|s| s.path.get(1))
-            .map(String::as_str)
-            .collect();
+        let names: Vec<_> =
+            stages.iter().filter_map(|s| s.path.get(1)).map(String::as_str).collect();
         if !names.contains(&path[1]) {
             return Err(Refusal {
                 title: format!("no stage is called `{}`", path[1]),
@@ -160,19 +142,12 @@ fn check_path(path: &[&str], text: &Text) -> Result<(), Refusal> {
 
 /// A field's or a stage's name, or the index of an entry: what can stand between the dots of a path.
 pub(super) fn is_name(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .chars()
-            .all(|c| c.is_alphanumeric() || c == '_' || c == '-')
+    !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-')
 }
 
 /// Names in backticks with commas between.
 pub(super) fn ticked<S: AsRef<str>>(names: &[S]) -> String {
-    names
-        .iter()
-        .map(|name| format!("`{}`", name.as_ref()))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ")
 }
 
 /// Puts `names` (a field that is not written, and the way on from there) into the value `into`.
@@ -192,10 +167,7 @@ fn insert(
     let quoted = source[into.value.clone()].starts_with('{');
 
     let asked = &setting.path_place;
-    let made_up = |text: String, place: &Place| Fragment {
-        text,
-        place: place.clone(),
-    };
+    let made_up = |text: String, place: &Place| Fragment { text, place: place.clone() };
     let mut put = vec![made_up(gap.before, asked)];
     for (depth, name) in names.iter().enumerate() {
         let written = match () {
@@ -228,18 +200,11 @@ fn no_fields(source: &str, into: &Located, name: &str, contents: &Contents<'_>) 
             format!("an entry is named by its index, like `{path}.0`"),
         ),
         _ => (
-            format!(
-                "`{path}` is `{}`, which has no field `{name}`",
-                &source[into.value.clone()]
-            ),
+            format!("`{path}` is `{}`, which has no field `{name}`", &source[into.value.clone()]),
             format!("set `{path}` as a whole"),
         ),
     };
-    Refusal {
-        title,
-        label: format!("`{name}` is not in `{path}`"),
-        help: Some(help),
-    }
+    Refusal { title, label: format!("`{name}` is not in `{path}`"), help: Some(help) }
 }
 
 /// A path as a user writes it, without `stages`.
@@ -265,12 +230,7 @@ impl Gap {
     fn at_end(source: &str, value: &Range<usize>, last: Option<(usize, usize)>) -> Self {
         let close = source[..value.end].rfind([')', '}']).unwrap_or(value.end);
         let Some((key, end)) = last else {
-            return Self {
-                comma: None,
-                at: close,
-                before: String::new(),
-                after: "",
-            };
+            return Self { comma: None, at: close, before: String::new(), after: "" };
         };
         let next = skip_trivia(source, end);
         let (comma, rest) = if source[next..].starts_with(',') {
@@ -280,23 +240,13 @@ impl Gap {
         };
         let at = close - (rest.len() - rest.trim_end().len());
         if !rest.contains('\n') {
-            return Self {
-                comma,
-                at,
-                before: " ".to_owned(),
-                after: "",
-            };
+            return Self { comma, at, before: " ".to_owned(), after: "" };
         }
         let line = source[..key].rfind('\n').map_or(0, |at| at + 1);
         let indent = source.len() - line - source[line..].trim_start_matches([' ', '\t']).len();
         let newline = if rest.contains("\r\n") { "\r\n" } else { "\n" };
         let before = format!("{newline}{}", &source[line..line + indent]);
-        Self {
-            comma,
-            at,
-            before,
-            after: ",",
-        }
+        Self { comma, at, before, after: "," }
     }
 }
 
@@ -308,10 +258,7 @@ mod tests {
     fn edited(source: &str, path: &str, value: &str) -> Result<String, Refusal> {
         let mut text = Text::new(Path::new("g.ron"), source.to_owned());
         let arg = text.write("--set".to_owned(), format!("{path}={value}"));
-        let place = |range| Place {
-            written: arg.written,
-            range,
-        };
+        let place = |range| Place { written: arg.written, range };
         let setting = Setting {
             path: path.to_owned(),
             path_place: place(0..path.len()),
@@ -350,17 +297,11 @@ mod tests {
         let new = edited(GRAPH, "shards.clients", "10").unwrap();
         assert_eq!(new, GRAPH.replace("by: Iid)", "by: Iid, clients: 10)"));
         let new = edited(GRAPH, "data.files.dev", "\"b\"").unwrap();
-        assert_eq!(
-            new,
-            GRAPH.replace("\"ä.tsv\", }", "\"ä.tsv\", \"dev\": \"b\" }")
-        );
+        assert_eq!(new, GRAPH.replace("\"ä.tsv\", }", "\"ä.tsv\", \"dev\": \"b\" }"));
         let new = edited(GRAPH, "fed.local.optimizer", "AdamW()").unwrap();
         let below =
             "[\"q\"], // last\n            // end\n            local: (optimizer: AdamW()),\n";
-        assert_eq!(
-            new,
-            GRAPH.replace("[\"q\"] // last\n            // end\n", below)
-        );
+        assert_eq!(new, GRAPH.replace("[\"q\"] // last\n            // end\n", below));
         assert_eq!(
             edited("(exact: true) // :)", "seed", "1").unwrap(),
             "(exact: true, seed: 1) // :)"
@@ -377,10 +318,7 @@ mod tests {
     fn what_cannot_be_set_is_refused_with_a_reason() {
         let title = |path: &str| edited(GRAPH, path, "1").unwrap_err().title;
         assert_eq!(title("fde.rank"), "no stage is called `fde`");
-        assert_eq!(
-            title("shards.by.alpha"),
-            "`shards.by` is `Iid`, which has no field `alpha`"
-        );
+        assert_eq!(title("shards.by.alpha"), "`shards.by` is `Iid`, which has no field `alpha`");
         assert_eq!(title("fed.targets.1"), "`fed.targets` has no entry 1");
         assert_eq!(title("fed..rank"), "`` in `stages.fed..rank` is not a name");
         assert_eq!(title("sweep"), "`sweep` itself cannot be set");

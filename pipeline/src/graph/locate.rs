@@ -41,11 +41,7 @@ impl Located {
     /// The value that the whole of `source` is.
     pub(super) fn root(source: &str) -> Self {
         let value = whole_value(source);
-        Self {
-            path: Vec::new(),
-            key: value.clone(),
-            value,
-        }
+        Self { path: Vec::new(), key: value.clone(), value }
     }
 
     /// The values directly inside, in the order in which they are written.
@@ -56,10 +52,9 @@ impl Located {
             Self { path, key, value }
         };
         match contents(source, &self.value) {
-            Contents::Fields(fields) => fields
-                .into_iter()
-                .map(|f| child(f.name.into_owned(), f.key, f.value))
-                .collect(),
+            Contents::Fields(fields) => {
+                fields.into_iter().map(|f| child(f.name.into_owned(), f.key, f.value)).collect()
+            }
             Contents::Entries(entries) => entries
                 .into_iter()
                 .enumerate()
@@ -82,9 +77,7 @@ impl Located {
     /// else the name that it is given to, else its first character.
     pub(super) fn head(&self, source: &str) -> Range<usize> {
         let value = &source[self.value.clone()];
-        let name = value
-            .find(|c: char| !c.is_alphanumeric() && c != '_')
-            .unwrap_or(value.len());
+        let name = value.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(value.len());
         if name > 0 && value.starts_with(char::is_alphabetic) {
             self.value.start..self.value.start + name
         } else if self.key != self.value {
@@ -99,10 +92,7 @@ impl Located {
 pub(super) fn locate(source: &str, path: &[&str]) -> (Located, bool) {
     let mut here = Located::root(source);
     for name in path {
-        match here
-            .children(source)
-            .into_iter()
-            .rfind(|c| c.path.last().is_some_and(|n| n == name))
+        match here.children(source).into_iter().rfind(|c| c.path.last().is_some_and(|n| n == name))
         {
             Some(child) => here = child,
             None => return (here, false),
@@ -148,10 +138,7 @@ struct Inside<'a> {
 impl<'a> Inside<'a> {
     /// The range of `part`, which is borrowed from the source.
     fn range(&self, part: &str) -> Range<usize> {
-        let start = part
-            .as_ptr()
-            .addr()
-            .saturating_sub(self.source.as_ptr().addr());
+        let start = part.as_ptr().addr().saturating_sub(self.source.as_ptr().addr());
         start..start + part.len()
     }
 
@@ -240,10 +227,7 @@ mod tests {
     #[test]
     fn a_path_goes_through_stages_enums_options_lists_and_maps() {
         assert_eq!(at("about"), Some("\"é(\""));
-        assert_eq!(
-            at("stages.shards.by"),
-            Some("Dirichlet(alpha: 0.5, on_fail: Retry(100))")
-        );
+        assert_eq!(at("stages.shards.by"), Some("Dirichlet(alpha: 0.5, on_fail: Retry(100))"));
         assert_eq!(at("stages.shards.by.alpha"), Some("0.5"));
         assert_eq!(at("stages.shards.by.on_fail.0"), Some("100"));
         assert_eq!(at("stages.sst2.files.train"), Some("\"a.tsv\""));

@@ -124,24 +124,18 @@ impl<'de, N: DeserializeOwned> serde::Deserialize<'de> for Stages<N> {
 
 fn check_name(name: &str) -> Result<(), String> {
     if edit::OWN.contains(&name) {
-        return Err(format!(
-            "a stage cannot be called `{name}`, the graph's own field"
-        ));
+        return Err(format!("a stage cannot be called `{name}`, the graph's own field"));
     }
     if edit::is_name(name) {
         return Ok(());
     }
-    Err(format!(
-        "a stage cannot be called `{name}`: letters, digits, `_` and `-` make a name"
-    ))
+    Err(format!("a stage cannot be called `{name}`: letters, digits, `_` and `-` make a name"))
 }
 
 /// Reads the effective text as a graph of nodes `N`. What is wrong is drawn where the user wrote it,
 /// in a file or in a `--set`.
 pub fn parse<N: DeserializeOwned>(text: &Text) -> Result<Graph<N>, Failure> {
-    options()
-        .from_str(&text.source)
-        .map_err(|error| ron_error::explain::<N>(text, &error))
+    options().from_str(&text.source).map_err(|error| ron_error::explain::<N>(text, &error))
 }
 
 #[cfg(test)]

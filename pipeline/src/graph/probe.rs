@@ -15,24 +15,12 @@ pub(super) fn still_open<N: DeserializeOwned>(source: &str, inside: &Located) ->
     };
     let mut probe = source.to_owned();
     probe.insert_str(inside.value.start + open + 1, "not_a_field: (), ");
-    match options()
-        .from_str::<Graph<N>>(&probe)
-        .map_err(|error| error.code)
-    {
-        Err(Error::NoSuchStructField {
-            expected, found, ..
-        }) if found == "not_a_field" => {
+    match options().from_str::<Graph<N>>(&probe).map_err(|error| error.code) {
+        Err(Error::NoSuchStructField { expected, found, .. }) if found == "not_a_field" => {
             let written = inside.children(source);
-            let is_written = |name: &str| {
-                written
-                    .iter()
-                    .any(|c| c.path.last().is_some_and(|n| n == name))
-            };
-            expected
-                .iter()
-                .copied()
-                .filter(|name| !is_written(name))
-                .collect()
+            let is_written =
+                |name: &str| written.iter().any(|c| c.path.last().is_some_and(|n| n == name));
+            expected.iter().copied().filter(|name| !is_written(name)).collect()
         }
         _ => Vec::new(),
     }
@@ -42,13 +30,10 @@ pub(super) fn still_open<N: DeserializeOwned>(source: &str, inside: &Located) ->
 pub(super) fn choices<N: DeserializeOwned>(source: &str, value: &Located) -> Option<String> {
     let mut probe = source.to_owned();
     probe.replace_range(value.value.clone(), "not_a_name");
-    match options()
-        .from_str::<Graph<N>>(&probe)
-        .map_err(|error| error.code)
-    {
-        Err(Error::NoSuchEnumVariant {
-            expected, found, ..
-        }) if found == "not_a_name" => Some(format!("choose one of: {}", ticked(expected))),
+    match options().from_str::<Graph<N>>(&probe).map_err(|error| error.code) {
+        Err(Error::NoSuchEnumVariant { expected, found, .. }) if found == "not_a_name" => {
+            Some(format!("choose one of: {}", ticked(expected)))
+        }
         _ => {
             let bare = source[value.value.clone()].trim_matches('"');
             is_bare(bare).then(|| format!("did you mean `{bare}`?"))

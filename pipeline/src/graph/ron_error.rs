@@ -32,35 +32,15 @@ pub(super) fn explain<N: DeserializeOwned>(text: &Text, error: &SpannedError) ->
         }
         None => about_syntax(source, &error.code, &span),
     };
-    let Sentence {
-        title,
-        range,
-        label,
-        help,
-    } = said;
-    draw(
-        text,
-        &[Drawing {
-            title,
-            place: text.place(&range),
-            label,
-            help,
-        }],
-    )
+    let Sentence { title, range, label, help } = said;
+    draw(text, &[Drawing { title, place: text.place(&range), label, help }])
 }
 
 /// The byte at a position of the reader, which counts lines and characters from 1.
 pub(super) fn offset(source: &str, position: Position) -> usize {
-    let line: usize = source
-        .split_inclusive('\n')
-        .take(position.line - 1)
-        .map(str::len)
-        .sum();
+    let line: usize = source.split_inclusive('\n').take(position.line - 1).map(str::len).sum();
     let characters = &source[line..];
-    line + characters
-        .char_indices()
-        .nth(position.col - 1)
-        .map_or(characters.len(), |(at, _)| at)
+    line + characters.char_indices().nth(position.col - 1).map_or(characters.len(), |(at, _)| at)
 }
 
 /// Fields and names that are unknown, missing or there twice.
@@ -71,11 +51,7 @@ fn about_names<N: DeserializeOwned>(
 ) -> Option<Sentence> {
     let of = |outer: &Option<String>| outer.as_ref().map(|name| format!("`{name}`"));
     let said = match code {
-        Error::NoSuchStructField {
-            expected,
-            found,
-            outer,
-        } => Sentence {
+        Error::NoSuchStructField { expected, found, outer } => Sentence {
             title: match of(outer) {
                 Some(outer) => format!("{outer} has no field `{found}`"),
                 None => format!("there is no field `{found}`"),
@@ -84,9 +60,7 @@ fn about_names<N: DeserializeOwned>(
             label: "unknown field".to_owned(),
             help: Some(choice(found, expected, "its fields are")),
         },
-        Error::NoSuchEnumVariant {
-            expected, found, ..
-        } => Sentence {
+        Error::NoSuchEnumVariant { expected, found, .. } => Sentence {
             title: format!("nothing is called `{found}` here"),
             range: span.clone(),
             label: "unknown name".to_owned(),
@@ -136,11 +110,7 @@ fn choice(found: &str, expected: &[&'static str], list: &str) -> String {
 fn about_value<N: DeserializeOwned>(source: &str, code: &Error, span: &Range<usize>) -> Sentence {
     let at = span.end;
     let value = innermost(source, skip_trivia(source, at).min(source.len()), true);
-    let value = if value.path.is_empty() {
-        innermost(source, at, true)
-    } else {
-        value
-    };
+    let value = if value.path.is_empty() { innermost(source, at, true) } else { value };
     if value.path.is_empty() {
         return no_graph(source, &value);
     }
@@ -153,37 +123,24 @@ fn about_value<N: DeserializeOwned>(source: &str, code: &Error, span: &Range<usi
     };
     let (title, label) = match (code, wanted(code)) {
         (Error::Message(message), _) => (message.clone(), "here".to_owned()),
-        (Error::ExpectedStructLike | Error::ExpectedNamedStructLike(_), _) if is_bare(written) => (
-            format!("{brief} needs its fields, in parentheses"),
-            "no fields are given".to_owned(),
-        ),
-        (Error::IntegerOutOfBounds, _) => (
-            format!("`{path}` cannot be {brief}"),
-            "out of range".to_owned(),
-        ),
-        (_, Some(wanted)) => (
-            format!("`{path}` takes {wanted}, not {brief}"),
-            format!("not {wanted}"),
-        ),
-        (_, None) => (
-            format!("`{path}` cannot be {brief}"),
-            "not a value of this field".to_owned(),
-        ),
+        (Error::ExpectedStructLike | Error::ExpectedNamedStructLike(_), _) if is_bare(written) => {
+            (format!("{brief} needs its fields, in parentheses"), "no fields are given".to_owned())
+        }
+        (Error::IntegerOutOfBounds, _) => {
+            (format!("`{path}` cannot be {brief}"), "out of range".to_owned())
+        }
+        (_, Some(wanted)) => {
+            (format!("`{path}` takes {wanted}, not {brief}"), format!("not {wanted}"))
+        }
+        (_, None) => {
+            (format!("`{path}` cannot be {brief}"), "not a value of this field".to_owned())
+        }
     };
     let help = mend::<N>(source, code, &value);
     // A name that was just read is what a message is about, as when two stages have it.
     let is_named = matches!(code, Error::Message(_)) && is_bare(&source[span.clone()]);
-    let range = if is_named {
-        span.clone()
-    } else {
-        value.shown(source)
-    };
-    Sentence {
-        title,
-        range,
-        label,
-        help,
-    }
+    let range = if is_named { span.clone() } else { value.shown(source) };
+    Sentence { title, range, label, help }
 }
 
 /// What could be written in the place of a value that is of another type.
@@ -193,9 +150,9 @@ fn mend<N: DeserializeOwned>(source: &str, code: &Error, value: &Located) -> Opt
         Error::ExpectedString if written.chars().all(char::is_alphanumeric) => {
             Some(format!("did you mean `\"{written}\"`?"))
         }
-        Error::ExpectedStructLike | Error::ExpectedNamedStructLike(_) if is_bare(written) => Some(
-            format!("write `{written}( … )`, or `{written}()` for its defaults"),
-        ),
+        Error::ExpectedStructLike | Error::ExpectedNamedStructLike(_) if is_bare(written) => {
+            Some(format!("write `{written}( … )`, or `{written}()` for its defaults"))
+        }
         Error::ExpectedIdentifier | Error::SuggestRawIdentifier(_) => choices::<N>(source, value),
         _ => None,
     }
@@ -248,16 +205,10 @@ fn about_syntax(source: &str, code: &Error, span: &Range<usize>) -> Sentence {
         Error::ExpectedNamedStructLike("Graph") => {
             say("a graph file is a `Graph( … )`", "not a graph", here)
         }
-        _ if never_closed && source[open..].starts_with('"') => say(
-            "a text has no closing quote",
-            "it begins here",
-            open..open + 1,
-        ),
-        _ if never_closed => say(
-            "a bracket is never closed",
-            "it is opened here",
-            open..open + 1,
-        ),
+        _ if never_closed && source[open..].starts_with('"') => {
+            say("a text has no closing quote", "it begins here", open..open + 1)
+        }
+        _ if never_closed => say("a bracket is never closed", "it is opened here", open..open + 1),
         Error::Eof => say("the text ends too early", "here", here),
         Error::ExpectedComma => say("a comma is missing", "`,` expected before this", here),
         Error::ExpectedMapColon => say("a colon is missing", "`:` expected before this", here),
@@ -291,29 +242,18 @@ pub(super) fn about_lone_value(
     error: &SpannedError,
 ) -> (String, String, Range<usize>) {
     let span = offset(source, error.span.start)..offset(source, error.span.end);
-    let Sentence {
-        title,
-        label,
-        range,
-        ..
-    } = about_syntax(source, &error.code, &span);
+    let Sentence { title, label, range, .. } = about_syntax(source, &error.code, &span);
     (title, label, range)
 }
 
 fn lower_first(sentence: &str) -> String {
     let mut characters = sentence.chars();
-    characters.next().map_or_else(String::new, |c| {
-        c.to_lowercase().chain(characters).collect()
-    })
+    characters.next().map_or_else(String::new, |c| c.to_lowercase().chain(characters).collect())
 }
 
 /// The word that ends where the span does.
 fn last_word(source: &str, span: &Range<usize>) -> Range<usize> {
     let before = &source[..span.end];
     let word = before.trim_end_matches(|c: char| c.is_alphanumeric() || c == '_');
-    if word.len() < span.end {
-        word.len()..span.end
-    } else {
-        span.clone()
-    }
+    if word.len() < span.end { word.len()..span.end } else { span.clone() }
 }

@@ -27,11 +27,7 @@ fn block_comment(text: &str) -> usize {
         let Some(next) = rest.find("/*").into_iter().chain(rest.find("*/")).min() else {
             return text.len();
         };
-        depth = if rest[next..].starts_with("/*") {
-            depth + 1
-        } else {
-            depth - 1
-        };
+        depth = if rest[next..].starts_with("/*") { depth + 1 } else { depth - 1 };
         at += next + 2;
         if depth == 0 {
             return at;
@@ -92,9 +88,7 @@ pub(super) fn unclosed(source: &str) -> Option<usize> {
 /// The range of the one value that the source is, without the comments around it.
 pub(super) fn whole_value(source: &str) -> Range<usize> {
     let start = skip_trivia(source, 0);
-    let end = brackets(source)
-        .last()
-        .map_or(source.len(), |(at, _)| at + 1);
+    let end = brackets(source).last().map_or(source.len(), |(at, _)| at + 1);
     start..end.max(start)
 }
 
@@ -115,10 +109,7 @@ fn literal(rest: &str) -> Literal {
             return Literal::None;
         };
         let close = format!("\"{}", "#".repeat(hashes));
-        return found(
-            body.find(&close)
-                .map(|end| 1 + hashes + 1 + end + close.len()),
-        );
+        return found(body.find(&close).map(|end| 1 + hashes + 1 + end + close.len()));
     }
     let Some(quote) = rest.chars().next().filter(|&c| c == '"' || c == '\'') else {
         return Literal::None;
@@ -145,10 +136,7 @@ mod tests {
 
     #[test]
     fn an_unclosed_bracket_is_found_past_literals_and_comments() {
-        assert_eq!(
-            unclosed(r##"(a: ")", b: r#"]"#, c: ')' /* ] */, d: [1, 2]"##),
-            Some(0)
-        );
+        assert_eq!(unclosed(r##"(a: ")", b: r#"]"#, c: ')' /* ] */, d: [1, 2]"##), Some(0));
         assert_eq!(unclosed("(a: [1, 2]"), Some(0));
         assert_eq!(unclosed("(a: \"x)"), Some(4));
         assert_eq!(unclosed("(a: [1)"), Some(4));

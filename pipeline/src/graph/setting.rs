@@ -36,22 +36,14 @@ impl FromStr for Set {
         };
         let path = path.trim();
         if path.is_empty() {
-            return Err(
-                Failure::usage(format!("`--set {argument}` names no value to set"))
-                    .hint("write `--set fed.rounds=10`"),
-            );
+            return Err(Failure::usage(format!("`--set {argument}` names no value to set"))
+                .hint("write `--set fed.rounds=10`"));
         }
         let value = value.trim();
         match RawValue::from_ron(value) {
-            Ok(_) => Ok(Self {
-                path: path.to_owned(),
-                value: value.to_owned(),
-            }),
+            Ok(_) => Ok(Self { path: path.to_owned(), value: value.to_owned() }),
             Err(error) => {
-                let set = Self {
-                    path: path.to_owned(),
-                    value: value.to_owned(),
-                };
+                let set = Self { path: path.to_owned(), value: value.to_owned() };
                 Err(not_ron(&set, &error))
             }
         }
@@ -72,17 +64,6 @@ fn not_ron(set: &Set, error: &ron::error::SpannedError) -> Failure {
         && !value.contains(['(', '[', '{', '"']);
     let help = plain.then(|| format!("a text stands in quotes: --set '{path}=\"{value}\"'"));
     let title = format!("the value of `{path}` is not RON: {why}");
-    let place = Place {
-        written: argument.written,
-        range,
-    };
-    draw(
-        &text,
-        &[Drawing {
-            title,
-            place,
-            label,
-            help,
-        }],
-    )
+    let place = Place { written: argument.written, range };
+    draw(&text, &[Drawing { title, place, label, help }])
 }

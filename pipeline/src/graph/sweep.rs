@@ -56,11 +56,8 @@ pub struct Variant {
 /// All variants of a graph, the path that is written last varying fastest. A graph without a
 /// sweep is one variant with an empty label.
 pub fn variants(loaded: &Loaded) -> Result<Vec<Variant>, Failure> {
-    let mut variants = vec![Variant {
-        label: String::new(),
-        settings: Vec::new(),
-        text: loaded.text.clone(),
-    }];
+    let mut variants =
+        vec![Variant { label: String::new(), settings: Vec::new(), text: loaded.text.clone() }];
     for sweep in &loaded.sweeps {
         let mut next = Vec::with_capacity(variants.len() * sweep.values.len());
         for variant in &variants {
@@ -74,23 +71,13 @@ pub fn variants(loaded: &Loaded) -> Result<Vec<Variant>, Failure> {
 }
 
 fn vary(variant: &Variant, sweep: &Sweep, index: usize) -> Result<Variant, Failure> {
-    let Variant {
-        mut settings,
-        mut text,
-        ..
-    } = variant.clone();
+    let Variant { mut settings, mut text, .. } = variant.clone();
     let setting = sweep.setting(index);
     edit::set(&mut text, &setting)
         .map_err(|refusal| refuse(&text, refusal, setting.path_place.clone()))?;
     let value = text.fragment(&setting.value).text;
     settings.push((sweep.path.clone(), value));
-    let parts = settings
-        .iter()
-        .map(|(path, value)| format!("{path}={value}"));
+    let parts = settings.iter().map(|(path, value)| format!("{path}={value}"));
     let label = parts.collect::<Vec<_>>().join(", ");
-    Ok(Variant {
-        label,
-        settings,
-        text,
-    })
+    Ok(Variant { label, settings, text })
 }

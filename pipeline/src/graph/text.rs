@@ -54,19 +54,13 @@ struct Piece {
 impl Piece {
     /// The part of the place that `range` of this piece stands for.
     fn part(&self, range: Range<usize>) -> Place {
-        let Place {
-            written,
-            range: whole,
-        } = &self.place;
+        let Place { written, range: whole } = &self.place;
         let range = if whole.len() == self.length {
             whole.start + range.start..whole.start + range.end
         } else {
             whole.clone()
         };
-        Place {
-            written: *written,
-            range,
-        }
+        Place { written: *written, range }
     }
 }
 
@@ -83,10 +77,7 @@ impl Text {
             pieces: Vec::new(),
         };
         let place = text.write(name, source.clone());
-        text.pieces.push(Piece {
-            length: source.len(),
-            place,
-        });
+        text.pieces.push(Piece { length: source.len(), place });
         text.source = source;
         text
     }
@@ -115,10 +106,7 @@ impl Text {
     pub(super) fn write(&mut self, name: String, text: String) -> Place {
         let range = 0..text.len();
         self.written.push(Arc::new(Written { name, text }));
-        Place {
-            written: self.written.len() - 1,
-            range,
-        }
+        Place { written: self.written.len() - 1, range }
     }
 
     /// What the place is a range of.
@@ -129,10 +117,7 @@ impl Text {
     /// The text at a place, to be put somewhere else.
     pub(super) fn fragment(&self, place: &Place) -> Fragment {
         let text = self.written(place).text[place.range.clone()].to_owned();
-        Fragment {
-            text,
-            place: place.clone(),
-        }
+        Fragment { text, place: place.clone() }
     }
 
     /// Replaces `range` by the fragments.
@@ -142,10 +127,7 @@ impl Text {
         let mut put = String::new();
         for Fragment { text, place } in fragments {
             put.push_str(&text);
-            pieces.push(Piece {
-                length: text.len(),
-                place,
-            });
+            pieces.push(Piece { length: text.len(), place });
         }
         pieces.extend(tail);
         self.source.replace_range(range, &put);
@@ -160,10 +142,7 @@ impl Text {
             let end = start + piece.length;
             let (from, to) = (range.start.max(start), range.end.min(end));
             if from < to {
-                cut.push(Piece {
-                    length: to - from,
-                    place: piece.part(from - start..to - start),
-                });
+                cut.push(Piece { length: to - from, place: piece.part(from - start..to - start) });
             }
             start = end;
         }
@@ -176,10 +155,7 @@ impl Text {
         let end = range.end.max(range.start + 1).min(self.source.len());
         let pieces = self.cut(range.start.min(end.saturating_sub(1))..end);
         let Some(first) = pieces.first() else {
-            return Place {
-                written: 0,
-                range: 0..0,
-            };
+            return Place { written: 0, range: 0..0 };
         };
         let mut place = first.place.clone();
         for piece in &pieces[1..] {
@@ -196,8 +172,7 @@ impl Text {
 
 /// Whether the dotted `path` is `parent` or lies below it.
 pub(super) fn is_at_or_below(path: &str, parent: &str) -> bool {
-    path.strip_prefix(parent)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 #[cfg(test)]
@@ -208,10 +183,7 @@ mod tests {
     fn every_piece_keeps_its_place_through_edits() {
         let mut text = Text::new(Path::new("graphs/a.ron"), "(a: 1, b: 2)".to_owned());
         let set = text.write("--set".to_owned(), "b=2000".to_owned());
-        let value = text.fragment(&Place {
-            written: set.written,
-            range: 2..6,
-        });
+        let value = text.fragment(&Place { written: set.written, range: 2..6 });
         text.splice(10..11, vec![value]);
         text.splice(4..5, vec![]);
         assert_eq!(text.source, "(a: , b: 2000)");
@@ -221,13 +193,7 @@ mod tests {
         assert_eq!(text.written(&place).name, "--set");
         assert_eq!(place.range, 3..5);
         let end = text.source.len() - 1;
-        assert_eq!(
-            text.place(&(end..end + 1)),
-            Place {
-                written: 0,
-                range: 11..12
-            }
-        );
+        assert_eq!(text.place(&(end..end + 1)), Place { written: 0, range: 11..12 });
         assert_eq!(text.place(&(6..7)).range, 7..8);
     }
 

@@ -31,12 +31,7 @@ impl Bars {
         bar.set_style(style(color));
         bar.set_prefix("Running");
         show_later(&bar);
-        Self {
-            wording: Wording::new(volume),
-            color,
-            bar,
-            running: IndexMap::new(),
-        }
+        Self { wording: Wording::new(volume), color, bar, running: IndexMap::new() }
     }
 
     fn count(&mut self, event: &Event) {
@@ -46,12 +41,7 @@ impl Bars {
             Event::Started { step, .. } => {
                 self.running.insert(step.clone(), String::new());
             }
-            Event::Progress {
-                step,
-                done,
-                total,
-                unit,
-            } => {
+            Event::Progress { step, done, total, unit } => {
                 if let Some(progress) = self.running.get_mut(step) {
                     *progress = progress_of(*done, *total, unit);
                 }
@@ -63,11 +53,8 @@ impl Bars {
             Event::Ended { .. } => self.bar.finish_and_clear(),
             Event::Metric { .. } | Event::Note { .. } => return,
         }
-        let running: Vec<_> = self
-            .running
-            .iter()
-            .map(|(step, far)| format!("{step}{far}"))
-            .collect();
+        let running: Vec<_> =
+            self.running.iter().map(|(step, far)| format!("{step}{far}")).collect();
         self.bar.set_message(running.join(", "));
     }
 }
@@ -142,45 +129,18 @@ mod tests {
             device: None,
         };
         let (run, key, stage) = (String::new(), String::new(), "train".to_owned());
+        bars.see(&Event::Planned { run, steps: 4, reused: 1, to_run: 2, after: 1 }, 0.0);
         bars.see(
-            &Event::Planned {
-                run,
-                steps: 4,
-                reused: 1,
-                to_run: 2,
-                after: 1,
-            },
-            0.0,
-        );
-        bars.see(
-            &Event::Reused {
-                step: step("base"),
-                key: key.clone(),
-                stage: stage.clone(),
-            },
+            &Event::Reused { step: step("base"), key: key.clone(), stage: stage.clone() },
             0.0,
         );
         bars.see(&started("a"), 0.1);
         bars.see(&started("b"), 0.1);
         bars.see(
-            &Event::Progress {
-                step: step("b"),
-                done: 1,
-                total: 8,
-                unit: "examples".into(),
-            },
+            &Event::Progress { step: step("b"), done: 1, total: 8, unit: "examples".into() },
             0.2,
         );
-        bars.see(
-            &Event::Finished {
-                step: step("a"),
-                key,
-                stage,
-                seconds: 1.0,
-                bytes: 1,
-            },
-            0.3,
-        );
+        bars.see(&Event::Finished { step: step("a"), key, stage, seconds: 1.0, bytes: 1 }, 0.3);
         assert_eq!((bars.bar.position(), bars.bar.length()), (2, Some(4)));
         assert_eq!(bars.bar.message(), "b 1/8 examples");
     }
@@ -189,10 +149,7 @@ mod tests {
     fn both_templates_are_valid_and_progress_is_readable() {
         style(ColorChoice::Never);
         style(ColorChoice::Always);
-        assert_eq!(
-            progress_of(1_200_000_000, 13_500_000_000, "bytes"),
-            " 1.2 GB of 13.5 GB"
-        );
+        assert_eq!(progress_of(1_200_000_000, 13_500_000_000, "bytes"), " 1.2 GB of 13.5 GB");
         assert_eq!(progress_of(3, 0, "rows"), " 3 rows");
     }
 }

@@ -64,13 +64,7 @@ mod tests {
         let close = |error| {
             let mut json = Json::new(Pipe { room: 1, error });
             for _ in 0..3 {
-                json.see(
-                    &Event::Note {
-                        step: None,
-                        text: String::new(),
-                    },
-                    0.0,
-                );
+                json.see(&Event::Note { step: None, text: String::new() }, 0.0);
             }
             json.close()
         };

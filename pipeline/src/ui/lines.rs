@@ -14,10 +14,7 @@ pub struct Lines<W> {
 impl<W: Write> Lines<W> {
     /// Lines into `out`, which is the standard error.
     pub fn new(out: W, volume: Volume) -> Self {
-        Self {
-            out,
-            wording: Wording::new(volume),
-        }
+        Self { out, wording: Wording::new(volume) }
     }
 }
 
@@ -42,10 +39,7 @@ mod tests {
             let words: Vec<_> = line.split_whitespace().collect();
             lines.see(&event(&words), at as f64);
         }
-        anstream::adapter::strip_bytes(&lines.out)
-            .into_vec()
-            .try_into()
-            .unwrap()
+        anstream::adapter::strip_bytes(&lines.out).into_vec().try_into().unwrap()
     }
 
     fn event(words: &[&str]) -> Event {
@@ -54,23 +48,10 @@ mod tests {
         let (step, key, stage) = (text(1), String::new(), text(2));
         match words[0] {
             "reused" => Event::Reused { step, key, stage },
-            "started" => Event::Started {
-                step,
-                key,
-                stage,
-                device: None,
-            },
-            "finished" => Event::Finished {
-                step,
-                key,
-                stage,
-                seconds: 2.0,
-                bytes: 4_200_000,
-            },
+            "started" => Event::Started { step, key, stage, device: None },
+            "finished" => Event::Finished { step, key, stage, seconds: 2.0, bytes: 4_200_000 },
             "metric" => Event::Metric {
-                round: step
-                    .rsplit_once('-')
-                    .and_then(|(_, round)| round.parse().ok()),
+                round: step.rsplit_once('-').and_then(|(_, round)| round.parse().ok()),
                 step,
                 name: text(2),
                 value: text(3).parse().unwrap(),
@@ -82,10 +63,7 @@ mod tests {
                 message: "no room".to_owned(),
                 hint: Some("make some".to_owned()),
             },
-            "note" => Event::Note {
-                step: Some(step),
-                text: text(2),
-            },
+            "note" => Event::Note { step: Some(step), text: text(2) },
             _ => Event::Ended {
                 run: "r-1".to_owned(),
                 steps: number(1) + number(2) + number(3) + number(4),

@@ -29,12 +29,7 @@ impl Out {
         };
         let is_terminal = io::stderr().is_terminal();
         let bars = is_terminal && !env.ci && !json && volume == Volume::Normal;
-        Self {
-            color: style::choice(color, env, is_terminal),
-            volume,
-            json,
-            bars,
-        }
+        Self { color: style::choice(color, env, is_terminal), volume, json, bars }
     }
 
     /// Whether data is to be JSON.

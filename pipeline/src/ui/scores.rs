@@ -17,14 +17,8 @@ pub(super) struct Scores(IndexMap<String, (Score, Score)>);
 impl Scores {
     /// Takes in the accuracy that `step` measured.
     pub(super) fn add(&mut self, step: &str, round: Option<u32>, value: f64) {
-        let evaluation = step
-            .rsplit_once("/round-")
-            .map_or(step, |(evaluation, _)| evaluation);
-        let score = Score {
-            step: step.to_owned(),
-            round,
-            value,
-        };
+        let evaluation = step.rsplit_once("/round-").map_or(step, |(evaluation, _)| evaluation);
+        let score = Score { step: step.to_owned(), round, value };
         match self.0.get_mut(evaluation) {
             Some((last, best)) => {
                 if score.round >= last.round {
@@ -43,10 +37,7 @@ impl Scores {
     /// The rows of the table: a number, and what it is.
     pub(super) fn rows(&self) -> Vec<(String, String)> {
         let row = |score: &Score, what: &str| {
-            (
-                format!("{:.3}", score.value),
-                format!("{what} accuracy, {}", score.step),
-            )
+            (format!("{:.3}", score.value), format!("{what} accuracy, {}", score.step))
         };
         let rows = self.0.values().flat_map(|(last, best)| {
             let better = best.value > last.value;

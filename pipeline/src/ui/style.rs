@@ -18,11 +18,7 @@ pub const DIM: Style = Style::new().dimmed();
 /// Whether a stream gets colours: as `--color` asks, else as the environment says, else on a terminal.
 pub fn choice(asked: Option<bool>, env: &Env, is_terminal: bool) -> ColorChoice {
     let by_itself = !env.no_color && (env.color_forced || is_terminal);
-    if asked.unwrap_or(by_itself) {
-        ColorChoice::Always
-    } else {
-        ColorChoice::Never
-    }
+    if asked.unwrap_or(by_itself) { ColorChoice::Always } else { ColorChoice::Never }
 }
 
 /// A time: `0.42 s`, `4.2 s`, `61 s`, `3 min 20 s`, `2 h 05 min`.
@@ -96,25 +92,15 @@ mod tests {
             [999, 1000, 99_960, 13_476_000_000].map(size),
             ["999 B", "1.0 kB", "100 kB", "13.5 GB"]
         );
-        assert_eq!(
-            [count(1, "step"), count(67_349, "step")],
-            ["1 step", "67,349 steps"]
-        );
+        assert_eq!([count(1, "step"), count(67_349, "step")], ["1 step", "67,349 steps"]);
     }
 
     #[test]
     fn what_is_asked_for_wins_over_the_environment() {
-        let env = Env {
-            no_color: true,
-            color_forced: true,
-            ..Env::default()
-        };
+        let env = Env { no_color: true, color_forced: true, ..Env::default() };
         assert_eq!(choice(Some(true), &env, false), ColorChoice::Always);
         assert_eq!(choice(None, &env, true), ColorChoice::Never);
-        let forced = Env {
-            color_forced: true,
-            ..Env::default()
-        };
+        let forced = Env { color_forced: true, ..Env::default() };
         assert_eq!(choice(None, &forced, false), ColorChoice::Always);
         assert_eq!(choice(Some(false), &forced, true), ColorChoice::Never);
         assert_eq!(choice(None, &Env::default(), false), ColorChoice::Never);

@@ -38,11 +38,7 @@ struct Held {
 
 impl Wording {
     pub(super) fn new(volume: Volume) -> Self {
-        Self {
-            volume,
-            reused: Some(0),
-            ..Self::default()
-        }
+        Self { volume, reused: Some(0), ..Self::default() }
     }
 
     /// What is to be said now that `event` happened, `at` seconds into the run.
@@ -52,24 +48,14 @@ impl Wording {
             (Some(held), Event::Metric { step, .. }) if *step == held.step => {}
             _ => lines.extend(self.let_go()),
         }
-        if matches!(
-            event,
-            Event::Started { .. } | Event::Failed { .. } | Event::Ended { .. }
-        ) {
+        if matches!(event, Event::Started { .. } | Event::Failed { .. } | Event::Ended { .. }) {
             lines.extend(self.all_reused());
         }
         match event {
             Event::Planned { .. } | Event::Progress { .. } => {}
             Event::Reused { step, .. } => lines.extend(self.reused(step)),
             Event::Started { step, stage, .. } => lines.extend(self.started(step, stage, at)),
-            Event::Metric {
-                step,
-                name,
-                value,
-                round,
-                client,
-                ..
-            } => {
+            Event::Metric { step, name, value, round, client, .. } => {
                 if name == "accuracy" && client.is_none() {
                     self.scores.add(step, *round, *value);
                 }
@@ -78,26 +64,13 @@ impl Wording {
                 }
             }
             Event::Note { step, text } => {
-                let step = step
-                    .as_ref()
-                    .map(|step| format!("{step}: "))
-                    .unwrap_or_default();
+                let step = step.as_ref().map(|step| format!("{step}: ")).unwrap_or_default();
                 lines.extend(self.say(Volume::Normal, NOTE, "Note", &format!("{step}{text}")));
             }
-            Event::Finished {
-                step,
-                stage,
-                seconds,
-                bytes,
-                ..
-            } => {
+            Event::Finished { step, stage, seconds, bytes, .. } => {
                 self.finished(step, stage, *seconds, *bytes, at);
             }
-            Event::Failed {
-                step,
-                message,
-                hint,
-            } => {
+            Event::Failed { step, message, hint } => {
                 lines.push(verb(BAD, "Failed", &format!("{step}: {message}")));
                 lines.extend(hint.as_ref().map(|hint| verb(NOTE, "Hint", hint)));
             }
@@ -120,12 +93,7 @@ impl Wording {
     /// One line for all steps that were reused before the first that runs.
     fn all_reused(&mut self) -> Option<String> {
         let reused = self.reused.take().filter(|reused| *reused > 0)?;
-        self.say(
-            Volume::Normal,
-            GOOD,
-            "Reused",
-            &count(reused as u64, "step"),
-        )
+        self.say(Volume::Normal, GOOD, "Reused", &count(reused as u64, "step"))
     }
 
     fn started(&mut self, step: &str, stage: &str, at: f64) -> Option<String> {
@@ -153,21 +121,13 @@ impl Wording {
             details.extend((sized && bytes > 0).then(|| size(bytes)));
             details.extend((stage != "evaluate").then(|| duration(seconds)));
             let (step, stage) = (step.to_owned(), stage.to_owned());
-            self.held = Some(Held {
-                step,
-                stage,
-                details,
-                metrics: Vec::new(),
-            });
+            self.held = Some(Held { step, stage, details, metrics: Vec::new() });
         }
     }
 
     /// The line of a round whose clients have trained.
     fn round(&mut self, name: &str) -> Option<String> {
-        let round = self
-            .rounds
-            .shift_remove(name)
-            .filter(|round| round.clients > 0)?;
+        let round = self.rounds.shift_remove(name).filter(|round| round.clients > 0)?;
         self.trained.insert(name.to_owned());
         let clients = count(round.clients, "client");
         let what = format!("{name}, {clients}, {}", duration(round.done - round.begun));
@@ -176,23 +136,13 @@ impl Wording {
 
     /// The line of the step that was held back for its metrics.
     fn let_go(&mut self) -> Option<String> {
-        let Held {
-            step,
-            stage,
-            details,
-            metrics,
-        } = self.held.take()?;
+        let Held { step, stage, details, metrics } = self.held.take()?;
         let shown: &[&str] = match stage.as_str() {
             _ if self.volume == Volume::Verbose => &[],
             "evaluate" => &["accuracy", "loss"],
             "train" => &["loss"],
             _ => {
-                return self.say(
-                    Volume::Normal,
-                    GOOD,
-                    done_word(&stage),
-                    &listed(&step, &details),
-                );
+                return self.say(Volume::Normal, GOOD, done_word(&stage), &listed(&step, &details));
             }
         };
         let mut what = listed(&step, &details);
@@ -205,16 +155,7 @@ impl Wording {
     }
 
     fn ended(&mut self, event: &Event) -> Vec<String> {
-        let Event::Ended {
-            run,
-            steps,
-            reused,
-            ran,
-            failed,
-            not_run,
-            seconds,
-            stopped,
-        } = event
+        let Event::Ended { run, steps, reused, ran, failed, not_run, seconds, stopped } = event
         else {
             return Vec::new();
         };
@@ -227,18 +168,10 @@ impl Wording {
             () => (GOOD, "Finished"),
         };
         let steps = count(*steps as u64, "step");
-        lines.push(verb(
-            style,
-            word,
-            &format!("{steps} in {}, run {run}", duration(*seconds)),
-        ));
+        lines.push(verb(style, word, &format!("{steps} in {}, run {run}", duration(*seconds))));
         if self.volume > Volume::Quiet {
-            let counts = [
-                (ran, "done"),
-                (reused, "reused"),
-                (failed, "failed"),
-                (not_run, "not run"),
-            ];
+            let counts =
+                [(ran, "done"), (reused, "reused"), (failed, "failed"), (not_run, "not run")];
             let counts = counts.into_iter().filter(|(count, _)| **count > 0);
             lines.extend(counts.map(|(count, what)| format!("{count:>12} {what}")));
             let scores = self.scores.rows().into_iter();

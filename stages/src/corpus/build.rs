@@ -41,10 +41,8 @@ impl Corpus {
             part.add_column(&label_column);
         }
         let (classes, label_names) = {
-            let labelled: Vec<Labelled<'_>> = parts
-                .values()
-                .map(|part| part.labelled(&label_column))
-                .collect();
+            let labelled: Vec<Labelled<'_>> =
+                parts.values().map(|part| part.labelled(&label_column)).collect();
             labels::number(&labelled, names)?
         };
         let splits = parts.into_iter().zip(classes);
@@ -52,24 +50,14 @@ impl Corpus {
             let split = part.into_split(&text_column, &label_column, &classes);
             (name.to_owned(), split)
         });
-        Ok(Self {
-            splits: splits.collect(),
-            label_names,
-            text_column,
-            label_column,
-        })
+        Ok(Self { splits: splits.collect(), label_names, text_column, label_column })
     }
 }
 
 impl Split {
     /// A split whose text column holds text and whose label column holds classes.
     pub(super) fn new(rows: Rows, text: usize, label: usize) -> Self {
-        Self {
-            columns: rows.columns,
-            rows: rows.cells,
-            text,
-            label,
-        }
+        Self { columns: rows.columns, rows: rows.cells, text, label }
     }
 }
 
@@ -128,10 +116,7 @@ impl Part {
     /// Makes the cells of the text column text; a row without one is refused.
     fn require_text(&mut self, column: &str, columns: &Columns) -> Result<()> {
         let Some(at) = self.rows.column(column) else {
-            let named = Columns {
-                text: Some(column.to_owned()),
-                ..columns.clone()
-            };
+            let named = Columns { text: Some(column.to_owned()), ..columns.clone() };
             return named.text(&self.name(), &self.rows.columns).map(drop);
         };
         for row in 0..self.rows.len() {
@@ -140,9 +125,7 @@ impl Part {
                 Cell::Str(_) => {}
                 Cell::Null => {
                     let place = self.place(row);
-                    return Err(Error::input(format!(
-                        "{place}: no text in column `{column}`"
-                    )));
+                    return Err(Error::input(format!("{place}: no text in column `{column}`")));
                 }
                 _ => *cell = Cell::Str(cell.to_string()),
             }
@@ -213,9 +196,8 @@ fn read_names(path: &Path) -> Result<Vec<String>> {
     let names: Vec<String> = serde_json::from_slice::<Names>(&bytes)
         .map(|names| names.label_names)
         .map_err(|error| {
-            Error::input(format!("`{}` names no classes: {error}", path.display())).with_hint(
-                format!("{LABELS} is such as {{\"label_names\": [\"bad\", \"good\"]}}"),
-            )
+            Error::input(format!("`{}` names no classes: {error}", path.display()))
+                .with_hint(format!("{LABELS} is such as {{\"label_names\": [\"bad\", \"good\"]}}"))
         })?;
     let is_twice = (1..names.len()).any(|i| names[..i].contains(&names[i]));
     if names.len() < 2 || is_twice {

@@ -30,10 +30,7 @@ struct SplitInfo {
 
 impl Corpus {
     /// The corpus as files: `<split>.jsonl` for each split, with all columns, and `info.json`.
-    #[expect(
-        clippy::missing_panics_doc,
-        reason = "text and numbers always serialise"
-    )]
+    #[expect(clippy::missing_panics_doc, reason = "text and numbers always serialise")]
     pub fn to_files(&self) -> Vec<(String, Vec<u8>)> {
         let mut files: Vec<(String, Vec<u8>)> = self
             .splits
@@ -58,14 +55,10 @@ impl Corpus {
             let text = rows.column(&info.text);
             let label = rows.column(&info.label);
             let (Some(text), Some(label)) = (text, label) else {
-                return Err(Error::failed(format!(
-                    "the corpus's split `{name}` lacks a column"
-                )));
+                return Err(Error::failed(format!("the corpus's split `{name}` lacks a column")));
             };
             if rows.len() != about.rows {
-                return Err(Error::failed(format!(
-                    "the corpus's split `{name}` lacks rows"
-                )));
+                return Err(Error::failed(format!("the corpus's split `{name}` lacks rows")));
             }
             splits.insert(name, Split::new(rows, text, label));
         }
@@ -136,16 +129,8 @@ mod tests {
         file(at(0), "test.csv", "text\n1\n2\n");
         file(at(1), "train.tsv", "text\tlabel\na, b\tgood\n\tbad\n");
         file(at(1), "my_test.tsv", "text\tlabel\n1\t-1\n2\t-1\n");
-        parquet::write(
-            at(2),
-            "train-00000-of-00001.parquet",
-            &[("a, b", Some(1)), ("", Some(0))],
-        );
-        parquet::write(
-            at(2),
-            "test-00000-of-00001.parquet",
-            &[("1", None), ("2", Some(-1))],
-        );
+        parquet::write(at(2), "train-00000-of-00001.parquet", &[("a, b", Some(1)), ("", Some(0))]);
+        parquet::write(at(2), "test-00000-of-00001.parquet", &[("1", None), ("2", Some(-1))]);
 
         let corpus = read(at(0));
         assert_eq!(corpus.label_names, ["bad", "good"]);
@@ -180,42 +165,18 @@ mod tests {
             error.to_string()
         };
         let text = fault(&[("train.csv", "text,label\n")]);
-        assert!(
-            text.contains("split `train` is empty") && text.contains("train.csv"),
-            "{text}"
-        );
-        let text = fault(&[
-            ("a.csv", "text,label\nx,0\n"),
-            ("b.csv", "text,label\ny,1\nz,7\n"),
-        ]);
+        assert!(text.contains("split `train` is empty") && text.contains("train.csv"), "{text}");
+        let text = fault(&[("a.csv", "text,label\nx,0\n"), ("b.csv", "text,label\ny,1\nz,7\n")]);
         assert!(text.contains("b.csv`, row 2: the label 7"), "{text}");
-        let text = fault(&[
-            ("a.csv", "text,label\nx,0\n"),
-            ("b.csv", "label,text\n1,y\n"),
-        ]);
+        let text = fault(&[("a.csv", "text,label\nx,0\n"), ("b.csv", "label,text\n1,y\n")]);
         assert!(text.contains("different columns"), "{text}");
-        let text = fault(&[(
-            "train.jsonl",
-            "{\"text\":\"a\",\"label\":0}\n{\"label\":1}\n",
-        )]);
-        assert!(
-            text.contains("train.jsonl`, row 2: no text in column `text`"),
-            "{text}"
-        );
+        let text = fault(&[("train.jsonl", "{\"text\":\"a\",\"label\":0}\n{\"label\":1}\n")]);
+        assert!(text.contains("train.jsonl`, row 2: no text in column `text`"), "{text}");
         let text = fault(&[("train.csv", "text\nx\n")]);
-        assert!(
-            text.contains("no label column: its columns are `text`"),
-            "{text}"
-        );
-        let text = fault(&[
-            ("train.csv", "text,label\nx,0\n"),
-            ("test.csv", "txt,label\nx,1\n"),
-        ]);
+        assert!(text.contains("no label column: its columns are `text`"), "{text}");
+        let text = fault(&[("train.csv", "text,label\nx,0\n"), ("test.csv", "txt,label\nx,1\n")]);
         assert!(text.contains("test.csv` has no column `text`"), "{text}");
-        let named = [
-            ("train.csv", "text,label\nx,0\n"),
-            ("labels.json", "{\"names\":[]}"),
-        ];
+        let named = [("train.csv", "text,label\nx,0\n"), ("labels.json", "{\"names\":[]}")];
         assert!(fault(&named).contains("labels.json` names no classes"));
     }
 }

@@ -2,9 +2,7 @@
 
 use crate::{Error, Result};
 
-const TEXT: [&str; 7] = [
-    "sentence", "text", "review", "content", "document", "input", "question",
-];
+const TEXT: [&str; 7] = ["sentence", "text", "review", "content", "document", "input", "question"];
 const LABEL: [&str; 9] = [
     "label",
     "labels",
@@ -47,10 +45,7 @@ fn find(
 ) -> Result<String> {
     let fault = |what: String| {
         let listed: Vec<String> = columns.iter().map(|name| format!("`{name}`")).collect();
-        Error::input(format!(
-            "`{file}` has no {what}: its columns are {}",
-            listed.join(", ")
-        ))
+        Error::input(format!("`{file}` has no {what}: its columns are {}", listed.join(", ")))
     };
     if let Some(named) = named {
         if columns.iter().any(|column| column == named) {
@@ -96,23 +91,14 @@ mod tests {
         let usual = Columns::default();
         assert_eq!(usual.text("x", &columns).unwrap(), "sentence");
         assert_eq!(usual.label("x", &columns).unwrap(), "LABEL");
-        let named = Columns {
-            text: Some("Text".to_owned()),
-            label: Some("lable".to_owned()),
-        };
+        let named = Columns { text: Some("Text".to_owned()), label: Some("lable".to_owned()) };
         assert_eq!(named.text("x", &columns).unwrap(), "Text");
         let Error::Input { message, hint } = named.label("a.csv", &columns).unwrap_err() else {
             panic!("a wrong name is the user's to mend");
         };
-        assert!(
-            message.starts_with("`a.csv` has no column `lable`"),
-            "{message}"
-        );
+        assert!(message.starts_with("`a.csv` has no column `lable`"), "{message}");
         assert_eq!(hint.unwrap(), "did you mean `LABEL`?");
         let error = usual.label("a.csv", &columns[..3]).unwrap_err().to_string();
-        assert!(
-            error.ends_with("its columns are `idx`, `Text`, `sentence`"),
-            "{error}"
-        );
+        assert!(error.ends_with("its columns are `idx`, `Text`, `sentence`"), "{error}");
     }
 }

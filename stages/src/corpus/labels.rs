@@ -31,9 +31,8 @@ pub(super) fn number(splits: &[Labelled<'_>], names: Option<Vec<String>>) -> Res
         for (row, cell) in split.cells.iter().enumerate() {
             labels.push(label(cell, || (split.place)(row))?);
         }
-        let is_unlabelled = labels
-            .iter()
-            .all(|label| matches!(label, Label::Absent | Label::Whole(-1)));
+        let is_unlabelled =
+            labels.iter().all(|label| matches!(label, Label::Absent | Label::Whole(-1)));
         read.push(if is_unlabelled { Vec::new() } else { labels });
     }
     let names = check_all(splits, &read, names)?;
@@ -53,18 +52,14 @@ fn label(cell: &Cell, place: impl Fn() -> String) -> Result<Label<'_>> {
         Cell::Bool(flag) => Ok(Label::Whole(i64::from(*flag))),
         Cell::Int(number) => Ok(Label::Whole(*number)),
         Cell::Str(text) => Ok(Label::Text(text)),
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "whole and small, as just checked"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "whole and small, as just checked")]
         Cell::Float(number) if number.fract() == 0.0 && number.abs() < 1e9 => {
             Ok(Label::Whole(*number as i64))
         }
-        Cell::Float(number) => Err(Error::input(format!(
-            "{}: the label {number} is no whole number",
-            place()
-        ))
-        .with_hint("classes are whole numbers from 0, or text")),
+        Cell::Float(number) => {
+            Err(Error::input(format!("{}: the label {number} is no whole number", place()))
+                .with_hint("classes are whole numbers from 0, or text"))
+        }
     }
 }
 
@@ -82,9 +77,7 @@ fn check_all(
     let given = names.is_some();
     let names = names.unwrap_or_else(|| infer(&seen));
     for (labels, split) in read.iter().zip(splits) {
-        let stray = labels
-            .iter()
-            .position(|label| class_of(*label, &names).is_none());
+        let stray = labels.iter().position(|label| class_of(*label, &names).is_none());
         if let Some(row) = stray {
             let place = (split.place)(row);
             return Err(fault(labels[row], &place, &names, given));
@@ -183,10 +176,7 @@ mod tests {
 
         let nulls = [Cell::Null, Cell::Null];
         let (classes, names) = run(&[&strs(&["pos", "neg"]), &nulls], None).unwrap();
-        assert_eq!(
-            (classes[0].as_slice(), classes[1].as_slice()),
-            (&[1, 0][..], &[-1, -1][..])
-        );
+        assert_eq!((classes[0].as_slice(), classes[1].as_slice()), (&[1, 0][..], &[-1, -1][..]));
         assert_eq!(names, ["neg", "pos"]);
 
         let mixed = [Cell::Float(1.0), Cell::Bool(false)];
@@ -199,29 +189,17 @@ mod tests {
     fn a_stray_label_is_placed() {
         let wrong = |splits: &[&[Cell]], names| run(splits, names).unwrap_err();
         let text = wrong(&[&ints(&[0, 1, -1])], None);
-        assert!(
-            text.starts_with("`f`, row 3: the label -1 is out of range"),
-            "{text}"
-        );
+        assert!(text.starts_with("`f`, row 3: the label -1 is out of range"), "{text}");
         let text = wrong(&[&ints(&[0, 5, 1])], None);
-        assert!(
-            text.starts_with("`f`, row 2: the label 5 is out of range"),
-            "{text}"
-        );
+        assert!(text.starts_with("`f`, row 2: the label 5 is out of range"), "{text}");
         let text = wrong(&[&ints(&[1, 2])], Some(&["a", "b"]));
-        assert!(
-            text.starts_with("`f`, row 2: the label 2 is out of range"),
-            "{text}"
-        );
+        assert!(text.starts_with("`f`, row 2: the label 2 is out of range"), "{text}");
         let text = wrong(&[&ints(&[0, 1]), &strs(&["x"])], None);
         assert!(text.contains("row 1: the label `x` is text"), "{text}");
         let text = wrong(&[&[Cell::Int(0), Cell::Null, Cell::Int(1)]], None);
         assert!(text.contains("row 2: no label"), "{text}");
         let text = wrong(&[&[Cell::Float(0.5)]], None);
-        assert!(
-            text.contains("row 1: the label 0.5 is no whole number"),
-            "{text}"
-        );
+        assert!(text.contains("row 1: the label 0.5 is no whole number"), "{text}");
         assert!(wrong(&[&ints(&[0, 0])], None).contains("at least two classes"));
         assert!(wrong(&[&ints(&[-1])], None).contains("no split has labels"));
         assert!(wrong(&[&ints(&[1, 2])], None).contains("no row has the label 0"));

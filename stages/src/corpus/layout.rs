@@ -105,13 +105,10 @@ pub(crate) fn unknown_format(file: &str) -> Error {
 fn data_files(names: &[String]) -> Vec<&str> {
     let is_hidden = |name: &str| name.split('/').any(|part| part.starts_with(['.', '_']));
     let is_about = |name: &str| ABOUT.contains(&file_of(name));
-    let candidates = names
-        .iter()
-        .map(String::as_str)
-        .filter(|name| !is_hidden(name) && !is_about(name));
-    let with_format: Vec<(Format, &str)> = candidates
-        .filter_map(|name| Some((Format::of(name)?, name)))
-        .collect();
+    let candidates =
+        names.iter().map(String::as_str).filter(|name| !is_hidden(name) && !is_about(name));
+    let with_format: Vec<(Format, &str)> =
+        candidates.filter_map(|name| Some((Format::of(name)?, name))).collect();
     let best = with_format.iter().map(|(format, _)| *format).min();
     with_format
         .into_iter()
@@ -134,27 +131,20 @@ fn shard_of(name: &str) -> Option<String> {
 
 /// The split that a word of the file's name or, failing that, of its folders tells.
 fn word_of(name: &str) -> Option<String> {
-    keyword(file_of(name))
-        .or_else(|| keyword(folder_of(name)))
-        .map(str::to_owned)
+    keyword(file_of(name)).or_else(|| keyword(folder_of(name))).map(str::to_owned)
 }
 
 fn keyword(text: &str) -> Option<&'static str> {
-    text.split(|c: char| !c.is_ascii_alphanumeric())
-        .find_map(known)
+    text.split(|c: char| !c.is_ascii_alphanumeric()).find_map(known)
 }
 
 fn known(word: &str) -> Option<&'static str> {
     let word = word.to_ascii_lowercase();
-    KEYWORDS
-        .iter()
-        .find(|(_, words)| words.contains(&word.as_str()))
-        .map(|(split, _)| *split)
+    KEYWORDS.iter().find(|(_, words)| words.contains(&word.as_str())).map(|(split, _)| *split)
 }
 
 fn is_script(name: &str) -> bool {
-    name.rsplit_once('.')
-        .is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("py"))
+    name.rsplit_once('.').is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("py"))
 }
 
 fn file_of(name: &str) -> &str {
@@ -195,17 +185,8 @@ mod tests {
             ]
         );
         assert_eq!(
-            found(&[
-                "test.jsonl",
-                "my_dev_set.jsonl",
-                "Training-1.jsonl",
-                "other.jsonl"
-            ]),
-            [
-                "train: Training-1.jsonl",
-                "validation: my_dev_set.jsonl",
-                "test: test.jsonl"
-            ]
+            found(&["test.jsonl", "my_dev_set.jsonl", "Training-1.jsonl", "other.jsonl"]),
+            ["train: Training-1.jsonl", "validation: my_dev_set.jsonl", "test: test.jsonl"]
         );
         assert_eq!(
             found(&["val/a.csv", "train/b.csv", "train/a.csv", "contest.csv"]),
@@ -220,10 +201,8 @@ mod tests {
     #[test]
     fn what_is_no_one_data_set() {
         let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
-        let several = names(&[
-            "cola/train-00000-of-00001.parquet",
-            "sst2/test-00000-of-00001.parquet",
-        ]);
+        let several =
+            names(&["cola/train-00000-of-00001.parquet", "sst2/test-00000-of-00001.parquet"]);
         let error = splits("glue", &several).unwrap_err().to_string();
         assert!(error.contains("several data sets: cola, sst2"), "{error}");
         let script = names(&["load.py", "labels.json"]);

@@ -25,9 +25,7 @@ impl Corpus {
                 .with_hint(format!("a whole number from 1 to {total}")));
             }
             let mut rng = seed::rng(seed, &["sample", name]);
-            let mut kept = shuffle::choose(&mut rng, total, size)
-                .into_iter()
-                .peekable();
+            let mut kept = shuffle::choose(&mut rng, total, size).into_iter().peekable();
             let mut row = 0;
             split.rows.retain(|_| {
                 let keep = kept.next_if_eq(&row).is_some();
@@ -70,15 +68,10 @@ mod tests {
             let mut corpus = whole.clone();
             corpus.sample([("train", 20)], seed).unwrap();
             let texts = corpus.splits["train"].texts().into_iter();
-            texts
-                .map(|text| text.parse().unwrap())
-                .collect::<Vec<u32>>()
+            texts.map(|text| text.parse().unwrap()).collect::<Vec<u32>>()
         };
         let rows = sampled(1);
-        assert!(
-            rows.len() == 20 && rows.is_sorted_by(|a, b| a < b),
-            "{rows:?}"
-        );
+        assert!(rows.len() == 20 && rows.is_sorted_by(|a, b| a < b), "{rows:?}");
         assert_eq!(rows, sampled(1));
         assert_ne!(rows, sampled(2));
 

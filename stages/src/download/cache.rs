@@ -20,9 +20,7 @@ pub struct HubCache {
 impl HubCache {
     /// The cache in this folder, which need not exist.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self {
-            folder: folder.into(),
-        }
+        Self { folder: folder.into() }
     }
 
     /// The folder itself.
@@ -38,9 +36,7 @@ impl HubCache {
         }
         let noted = fs::read_to_string(self.reference(kind, repo, revision)).ok();
         let noted = noted.map(|text| text.trim().to_owned());
-        noted
-            .filter(|commit| is_commit(commit))
-            .or_else(|| self.shortened(kind, repo, revision))
+        noted.filter(|commit| is_commit(commit)).or_else(|| self.shortened(kind, repo, revision))
     }
 
     /// Where a file of a commit lies, if it is there.
@@ -82,8 +78,7 @@ impl HubCache {
             Kind::Model => "models",
             Kind::Dataset => "datasets",
         };
-        self.folder
-            .join(format!("{prefix}--{}", repo.replace('/', "--")))
+        self.folder.join(format!("{prefix}--{}", repo.replace('/', "--")))
     }
 
     fn reference(&self, kind: Kind, repo: &str, revision: &str) -> PathBuf {
@@ -169,19 +164,8 @@ mod tests {
         assert_eq!(cache.commit(kind, "owner/name", "012345"), None);
         assert_eq!(cache.commit(kind, "owner/name", "other"), None);
         assert_eq!(cache.commit(Kind::Dataset, "owner/name", "main"), None);
-        assert!(
-            cache
-                .file(kind, "owner/name", COMMIT, "config.json")
-                .is_some()
-        );
-        assert!(
-            cache
-                .file(kind, "owner/name", COMMIT, "model.safetensors")
-                .is_none()
-        );
-        assert_eq!(
-            cache.files(kind, "owner/name", COMMIT),
-            ["config.json", "data/a.csv"]
-        );
+        assert!(cache.file(kind, "owner/name", COMMIT, "config.json").is_some());
+        assert!(cache.file(kind, "owner/name", COMMIT, "model.safetensors").is_none());
+        assert_eq!(cache.files(kind, "owner/name", COMMIT), ["config.json", "data/a.csv"]);
     }
 }

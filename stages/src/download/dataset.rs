@@ -41,11 +41,7 @@ impl Located {
                 files.push((format!("{split}/{i:05}.{extension}"), path.clone()));
             }
         }
-        files.extend(
-            self.labels
-                .iter()
-                .map(|path| (LABELS.to_owned(), path.clone())),
-        );
+        files.extend(self.labels.iter().map(|path| (LABELS.to_owned(), path.clone())));
         files
     }
 }
@@ -75,10 +71,7 @@ pub fn locate(source: &Source) -> Result<Located> {
         splits.insert(split.to_owned(), vec![path.clone()]);
     }
     layout::sort(&mut splits);
-    Ok(Located {
-        splits,
-        labels: None,
-    })
+    Ok(Located { splits, labels: None })
 }
 
 /// The files of a data set on the Hub, fetched into its cache.
@@ -89,9 +82,7 @@ pub fn fetch_dataset(
     progress: &mut Progress<'_>,
 ) -> Result<Located> {
     let names = hub.list(Kind::Dataset, repo, commit)?;
-    assemble(repo, &names, |name| {
-        hub.file(Kind::Dataset, repo, commit, name, progress)
-    })
+    assemble(repo, &names, |name| hub.file(Kind::Dataset, repo, commit, name, progress))
 }
 
 fn locate_folder(folder: &Path) -> Result<Located> {

@@ -64,9 +64,7 @@ impl Hub {
     /// A Hub by these settings; nothing is asked yet.
     pub fn new(settings: &HubSettings) -> Result<Self> {
         let mut settings = settings.clone();
-        settings
-            .endpoint
-            .truncate(settings.endpoint.trim_end_matches('/').len());
+        settings.endpoint.truncate(settings.endpoint.trim_end_matches('/').len());
         settings.cache = std::path::absolute(&settings.cache)
             .map_err(|source| Error::io("find", &settings.cache, source))?;
         // Its own retries are off: after a resumed download that failed before its first byte they
@@ -79,11 +77,7 @@ impl Hub {
             .with_retries(0)
             .build()
             .map_err(|error| Error::failed(format!("cannot set up the Hub client: {error}")))?;
-        Ok(Self {
-            cache: HubCache::new(settings.cache.clone()),
-            settings,
-            api,
-        })
+        Ok(Self { cache: HubCache::new(settings.cache.clone()), settings, api })
     }
 
     /// The cache that it works on.
@@ -249,16 +243,11 @@ impl Hub {
                 .http_status_as_error(false);
             let cause = match request.build().call() {
                 Ok(mut response) if response.status().is_success() => {
-                    return response
-                        .body_mut()
-                        .read_json()
-                        .map_err(|error| transport(&error));
+                    return response.body_mut().read_json().map_err(|error| transport(&error));
                 }
                 Ok(response) => {
                     let code = response.headers().get("x-error-code");
-                    let code = code
-                        .and_then(|value| value.to_str().ok())
-                        .map(str::to_owned);
+                    let code = code.and_then(|value| value.to_str().ok()).map(str::to_owned);
                     Cause::Status(response.status().as_u16(), code)
                 }
                 Err(error) => transport(&error),
@@ -343,9 +332,7 @@ fn transport(error: &ureq::Error) -> Cause {
 
 // A connection that closes early can look like the end of the file.
 fn whole(path: PathBuf, total: u64) -> Result<PathBuf, Stop> {
-    let size = fs::metadata(&path)
-        .map_err(|source| Stop::Failed(Cause::Disk(source)))?
-        .len();
+    let size = fs::metadata(&path).map_err(|source| Stop::Failed(Cause::Disk(source)))?.len();
     if size == total {
         return Ok(path);
     }
@@ -353,9 +340,7 @@ fn whole(path: PathBuf, total: u64) -> Result<PathBuf, Stop> {
         drop(fs::remove_file(blob));
     }
     drop(fs::remove_file(&path));
-    Err(Stop::Failed(Cause::Broken(format!(
-        "{size} of {total} bytes came"
-    ))))
+    Err(Stop::Failed(Cause::Broken(format!("{size} of {total} bytes came"))))
 }
 
 fn repo_type(kind: Kind) -> RepoType {
@@ -378,11 +363,7 @@ struct Meter {
 
 impl Meter {
     fn new(sender: mpsc::Sender<(u64, u64)>) -> Self {
-        Self {
-            sender,
-            done: 0,
-            total: 0,
-        }
+        Self { sender, done: 0, total: 0 }
     }
 
     fn send(&self) {

@@ -25,11 +25,7 @@ const OPTIONAL: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"]
 pub fn model_files(folder: &Path) -> Result<Vec<NamedFile>> {
     let shown = folder.display().to_string();
     if !folder.is_dir() {
-        let fault = if folder.exists() {
-            "is no folder"
-        } else {
-            "does not exist"
-        };
+        let fault = if folder.exists() { "is no folder" } else { "does not exist" };
         return Err(Error::input(format!("the model folder `{shown}` {fault}")));
     }
     let names = names_under(folder);
@@ -106,10 +102,8 @@ fn wanted(place: &str, names: &[String]) -> Result<BTreeSet<String>> {
 /// The shards that an index names, all of which must be there.
 fn shards(place: &str, names: &[String], index: &[u8]) -> Result<BTreeSet<String>> {
     let broken = || {
-        Error::input(format!(
-            "{INDEX} of the model `{place}` is no index of weights"
-        ))
-        .with_hint("get the file again: it may have been cut short")
+        Error::input(format!("{INDEX} of the model `{place}` is no index of weights"))
+            .with_hint("get the file again: it may have been cut short")
     };
     let index: Value = serde_json::from_slice(index).map_err(|_| broken())?;
     let map = index.get("weight_map").and_then(Value::as_object);
@@ -122,10 +116,10 @@ fn shards(place: &str, names: &[String], index: &[u8]) -> Result<BTreeSet<String
     }
     // Also keeps names such as `../x` out: the listing has none.
     match shards.iter().find(|shard| !names.contains(shard)) {
-        Some(gone) => Err(Error::input(format!(
-            "the model `{place}` has no {gone}, which its index names"
-        ))
-        .with_hint("the download may not have been finished")),
+        Some(gone) => {
+            Err(Error::input(format!("the model `{place}` has no {gone}, which its index names"))
+                .with_hint("the download may not have been finished"))
+        }
         None => Ok(shards),
     }
 }
@@ -145,12 +139,7 @@ mod tests {
     fn one_file_of_weights_or_shards() {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path();
-        for name in [
-            CONFIG,
-            TOKENIZER,
-            "tokenizer_config.json",
-            "generation_config.json",
-        ] {
+        for name in [CONFIG, TOKENIZER, "tokenizer_config.json", "generation_config.json"] {
             file(at, name, "{}");
         }
         file(at, "model-1.safetensors", "");
@@ -167,10 +156,7 @@ mod tests {
         ];
         assert_eq!(names(at), all);
         file(at, WEIGHTS, "");
-        assert_eq!(
-            names(at),
-            [CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json"]
-        );
+        assert_eq!(names(at), [CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json"]);
     }
 
     #[test]

@@ -23,9 +23,7 @@ pub(super) fn check_repository(repo: &str, revision: &str) -> Result<()> {
 
 /// Refuses a file name that `hf-hub` cannot fetch, or that leads out of the repository.
 pub(super) fn check_file(repo: &str, name: &str) -> Result<()> {
-    let inside = Path::new(name)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
+    let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
     // `hf-hub` puts the name into the URL as it is.
     let plain = |c: char| c.is_ascii_graphic() && !"?#%\\\"<>{}|^`".contains(c);
     if name.is_empty() || !inside || !name.chars().all(plain) {

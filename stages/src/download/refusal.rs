@@ -114,12 +114,7 @@ impl<'a> Refusal<'a> {
     }
 
     fn status(&self, status: u16, code: Option<&str>) -> Error {
-        let Self {
-            endpoint,
-            repo,
-            revision,
-            ..
-        } = self;
+        let Self { endpoint, repo, revision, .. } = self;
         match (status, code) {
             (_, Some("RevisionNotFound")) => {
                 Error::input(format!("`{repo}` has no revision `{revision}`"))

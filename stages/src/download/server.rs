@@ -38,10 +38,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(State {
-            files: files
-                .iter()
-                .map(|(n, text)| (*n, text.as_bytes().to_vec()))
-                .collect(),
+            files: files.iter().map(|(n, text)| (*n, text.as_bytes().to_vec())).collect(),
             requests: Mutex::default(),
             cuts: Mutex::default(),
             faults: Mutex::default(),
@@ -57,11 +54,7 @@ impl Server {
                 drop(shared.answer(stream.unwrap()));
             }
         });
-        Self {
-            endpoint,
-            state,
-            thread: Some(thread),
-        }
+        Self { endpoint, state, thread: Some(thread) }
     }
 
     /// The paths that were asked for since the last time.
@@ -82,9 +75,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         *self.state.is_closing.lock().unwrap() = true;
         // Wakes the thread up, which then sees that it is to end.
-        drop(TcpStream::connect(
-            self.endpoint.trim_start_matches("http://"),
-        ));
+        drop(TcpStream::connect(self.endpoint.trim_start_matches("http://")));
         self.thread.take().unwrap().join().unwrap();
     }
 }
@@ -103,9 +94,7 @@ impl State {
             None => (false, &path[1..]),
         };
         // Models and data sets are the same here.
-        let rest = rest
-            .trim_start_matches("models/")
-            .trim_start_matches("datasets/");
+        let rest = rest.trim_start_matches("models/").trim_start_matches("datasets/");
         let Some((repo, rest)) = rest.split_once(if is_api { "/revision/" } else { "/resolve/" })
         else {
             return write(&mut stream, "404 Not Found", "", b"");
@@ -115,12 +104,7 @@ impl State {
             "owner/gated" if is_api || known => {}
             "owner/private" if known => {}
             "owner/gated" => {
-                return write(
-                    &mut stream,
-                    "403 Forbidden",
-                    "x-error-code: GatedRepo\r\n",
-                    b"",
-                );
+                return write(&mut stream, "403 Forbidden", "x-error-code: GatedRepo\r\n", b"");
             }
             _ => {
                 return write(
@@ -131,26 +115,14 @@ impl State {
                 );
             }
         }
-        if is_api {
-            self.info(&mut stream, rest)
-        } else {
-            self.file(&mut stream, rest, &request)
-        }
+        if is_api { self.info(&mut stream, rest) } else { self.file(&mut stream, rest, &request) }
     }
 
     fn info(&self, stream: &mut TcpStream, revision: &str) -> std::io::Result<()> {
         if ![COMMIT, "main"].contains(&revision) {
-            return write(
-                stream,
-                "404 Not Found",
-                "x-error-code: RevisionNotFound\r\n",
-                b"",
-            );
+            return write(stream, "404 Not Found", "x-error-code: RevisionNotFound\r\n", b"");
         }
-        let names = self
-            .files
-            .keys()
-            .map(|name| serde_json::json!({ "rfilename": name }));
+        let names = self.files.keys().map(|name| serde_json::json!({ "rfilename": name }));
         let names: Vec<_> = names.collect();
         let info = serde_json::json!({ "sha": COMMIT, "siblings": names });
         write(stream, "200 OK", "", info.to_string().as_bytes())
@@ -159,12 +131,7 @@ impl State {
     fn file(&self, stream: &mut TcpStream, rest: &str, request: &Request) -> std::io::Result<()> {
         let name = rest.split_once('/').map_or("", |(_, name)| name);
         let Some(bytes) = self.files.get(name) else {
-            return write(
-                stream,
-                "404 Not Found",
-                "x-error-code: EntryNotFound\r\n",
-                b"",
-            );
+            return write(stream, "404 Not Found", "x-error-code: EntryNotFound\r\n", b"");
         };
         if request.start >= bytes.len() {
             return write(stream, "416 Range Not Satisfiable", "", b"");

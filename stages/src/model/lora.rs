@@ -52,10 +52,19 @@ impl LoraError {
     }
 }
 
+impl LoraError {
+    /// The field of [`LoraConfig`] that is to blame.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Range { field, .. } => field,
+            Self::Target { .. } | Self::Targets(_) => "targets",
+            Self::Layers { .. } => "layers",
+        }
+    }
+}
+
 fn hint(nearest: Option<&str>) -> String {
-    nearest
-        .map(|name| format!(" (did you mean `{name}`?)"))
-        .unwrap_or_default()
+    nearest.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
 }
 
 /// Which blocks are adapted.
@@ -146,8 +155,7 @@ impl LoraConfig {
 
     /// Whether the numbers lie in their ranges, whatever the base is.
     pub fn check_numbers(&self) -> Result<(), LoraError> {
-        let range =
-            |field, value, expected| Err(LoraError::Range { field, value, expected });
+        let range = |field, value, expected| Err(LoraError::Range { field, value, expected });
         if self.rank == 0 {
             return range("rank", 0.0, "it is at least 1");
         }
@@ -162,25 +170,16 @@ impl LoraConfig {
 
     fn check_targets(&self, known: &'static [&'static str]) -> Result<(), LoraError> {
         if self.targets.is_empty() {
-            return Err(LoraError::Targets(
-                "is empty; an adapter needs at least one".to_owned(),
-            ));
+            return Err(LoraError::Targets("is empty; an adapter needs at least one".to_owned()));
         }
         for (at, target) in self.targets.iter().enumerate() {
             if !known.contains(&target.as_str()) {
-                let near = known
-                    .iter()
-                    .map(|name| (strsim::jaro_winkler(name, target), *name));
+                let near = known.iter().map(|name| (strsim::jaro_winkler(name, target), *name));
                 let near = near.filter(|(score, _)| *score > 0.7);
-                let nearest = near
-                    .max_by(|a, b| a.0.total_cmp(&b.0))
-                    .map(|(_, name)| name.to_owned());
+                let nearest =
+                    near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name.to_owned());
                 let target = target.clone();
-                return Err(LoraError::Target {
-                    target,
-                    nearest,
-                    known: known.to_vec(),
-                });
+                return Err(LoraError::Target { target, nearest, known: known.to_vec() });
             }
             if self.targets[..at].contains(target) {
                 return Err(LoraError::Targets(format!("names `{target}` twice")));

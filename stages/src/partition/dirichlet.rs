@@ -52,10 +52,7 @@ impl Default for OnFail {
 }
 
 impl OnFail {
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde passes fields by reference"
-    )]
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -65,10 +62,7 @@ fn ten() -> usize {
     10
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes fields by reference"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 fn is_ten(min: &usize) -> bool {
     *min == ten()
 }
@@ -76,11 +70,7 @@ fn is_ten(min: &usize) -> bool {
 impl Dirichlet {
     /// With `alpha`, and the defaults for the rest.
     pub fn new(alpha: f64) -> Self {
-        Self {
-            alpha,
-            min: ten(),
-            on_fail: OnFail::default(),
-        }
+        Self { alpha, min: ten(), on_fail: OnFail::default() }
     }
 }
 
@@ -102,10 +92,8 @@ impl Rule for Dirichlet {
 
     fn split(&self, labels: &[i32], clients: usize, rng: &mut ChaCha8Rng) -> Result<Partition> {
         if labels.contains(&crate::corpus::UNLABELLED) {
-            return Err(
-                Error::input("a split without labels cannot be shared out by label")
-                    .with_hint("use Iid, or a split that has labels"),
-            );
+            return Err(Error::input("a split without labels cannot be shared out by label")
+                .with_hint("use Iid, or a split that has labels"));
         }
         if clients.saturating_mul(self.min) > labels.len() {
             return Err(self.infeasible(clients, labels.len(), 0));
@@ -211,9 +199,8 @@ mod tests {
     fn draws_have_the_moments_of_a_dirichlet() {
         for (alpha, clients) in [(0.1, 5), (0.5, 10), (1.0, 3), (20.0, 4)] {
             let mut rng = seed::rng(5, &["test"]);
-            let draws: Vec<Vec<f64>> = (0..20_000)
-                .map(|_| draw(&mut rng, alpha, clients))
-                .collect();
+            let draws: Vec<Vec<f64>> =
+                (0..20_000).map(|_| draw(&mut rng, alpha, clients)).collect();
             let count = draws.len() as f64;
             let share = 1.0 / clients as f64;
             let variance = share * (1.0 - share) / (clients as f64 * alpha + 1.0);
@@ -221,20 +208,10 @@ mod tests {
                 let mean = draws.iter().map(|row| row[client]).sum::<f64>() / count;
                 let square = |row: &Vec<f64>| (row[client] - share).powi(2);
                 let spread = draws.iter().map(square).sum::<f64>() / count;
-                assert!(
-                    (mean - share).abs() < 4.0 * (variance / count).sqrt(),
-                    "{mean} {share}"
-                );
-                assert!(
-                    (spread / variance - 1.0).abs() < 0.08,
-                    "{spread} {variance}"
-                );
+                assert!((mean - share).abs() < 4.0 * (variance / count).sqrt(), "{mean} {share}");
+                assert!((spread / variance - 1.0).abs() < 0.08, "{spread} {variance}");
             }
-            assert!(
-                draws
-                    .iter()
-                    .all(|row| (row.iter().sum::<f64>() - 1.0).abs() < 1e-12)
-            );
+            assert!(draws.iter().all(|row| (row.iter().sum::<f64>() - 1.0).abs() < 1e-12));
         }
     }
 
@@ -243,24 +220,14 @@ mod tests {
         let mut rng = seed::rng(5, &["test"]);
         for _ in 0..100 {
             let one = draw(&mut rng, LEAST_ALPHA, 8);
-            assert!(
-                (one.iter().copied().fold(0.0, f64::max) - 1.0).abs() < 1e-9,
-                "{one:?}"
-            );
+            assert!((one.iter().copied().fold(0.0, f64::max) - 1.0).abs() < 1e-9, "{one:?}");
             let even = draw(&mut rng, 1e12, 8);
-            assert!(
-                even.iter().all(|share| (share - 0.125).abs() < 1e-4),
-                "{even:?}"
-            );
+            assert!(even.iter().all(|share| (share - 0.125).abs() < 1e-4), "{even:?}");
         }
     }
 
     fn by(alpha: f64, min: usize, on_fail: OnFail) -> By {
-        By::Dirichlet(Dirichlet {
-            alpha,
-            min,
-            on_fail,
-        })
+        By::Dirichlet(Dirichlet { alpha, min, on_fail })
     }
 
     #[test]
@@ -269,10 +236,7 @@ mod tests {
         let split = |alpha, min, on_fail| by(alpha, min, on_fail).split(&labels, 10, 4);
 
         let fault = split(0.05, 10, OnFail::Error).unwrap_err().to_string();
-        assert!(
-            fault.contains("fewer than 10 of 400 examples in one draw"),
-            "{fault}"
-        );
+        assert!(fault.contains("fewer than 10 of 400 examples in one draw"), "{fault}");
         let fault = split(0.05, 10, OnFail::default()).unwrap_err().to_string();
         assert!(fault.contains("in 11 draws"), "{fault}");
 
@@ -287,28 +251,17 @@ mod tests {
         assert!(whole.shards.iter().all(|shard| shard.len() == 40));
 
         let fault = split(1.0, 41, OnFail::TopUp).unwrap_err().to_string();
-        assert!(
-            fault.contains("400 examples cannot give 10 clients at least 41"),
-            "{fault}"
-        );
+        assert!(fault.contains("400 examples cannot give 10 clients at least 41"), "{fault}");
     }
 
     #[test]
     fn wrong_numbers_are_refused() {
         for alpha in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-9] {
-            let error = by(alpha, 10, OnFail::Error)
-                .check()
-                .unwrap_err()
-                .to_string();
+            let error = by(alpha, 10, OnFail::Error).check().unwrap_err().to_string();
             assert!(error.starts_with("alpha is"), "{error}");
         }
         assert!(by(1.0, 0, OnFail::Error).check().is_err());
         let unlabelled = by(1.0, 1, OnFail::Error).split(&[-1; 20], 2, 1);
-        assert!(
-            unlabelled
-                .unwrap_err()
-                .to_string()
-                .contains("without labels")
-        );
+        assert!(unlabelled.unwrap_err().to_string().contains("without labels"));
     }
 }

@@ -25,13 +25,7 @@ impl Rule for Iid {
             shards.push(part.to_vec());
             rest = after;
         }
-        Ok(Partition {
-            shards,
-            outcome: Outcome {
-                attempts: 1,
-                moved: 0,
-            },
-        })
+        Ok(Partition { shards, outcome: Outcome { attempts: 1, moved: 0 } })
     }
 }
 

@@ -106,10 +106,7 @@ mod tests {
 
     fn rules() -> [By; 3] {
         let dirichlet = Dirichlet::new(0.5);
-        let top_up = Dirichlet {
-            on_fail: OnFail::TopUp,
-            ..Dirichlet::new(0.05)
-        };
+        let top_up = Dirichlet { on_fail: OnFail::TopUp, ..Dirichlet::new(0.05) };
         [By::Iid, By::Dirichlet(dirichlet), By::Dirichlet(top_up)]
     }
 
@@ -146,10 +143,7 @@ mod tests {
     fn a_rule_reads_and_writes_only_what_is_set() {
         for (text, back) in [
             (r#""Iid""#, r#""Iid""#),
-            (
-                r#"{"Dirichlet":{"alpha":0.5}}"#,
-                r#"{"Dirichlet":{"alpha":0.5}}"#,
-            ),
+            (r#"{"Dirichlet":{"alpha":0.5}}"#, r#"{"Dirichlet":{"alpha":0.5}}"#),
             (
                 r#"{"Dirichlet":{"alpha":1.0,"min":10,"on_fail":{"Retry":10}}}"#,
                 r#"{"Dirichlet":{"alpha":1.0}}"#,

@@ -22,11 +22,8 @@ impl Skew {
     pub fn of(shards: &[Vec<usize>], labels: &[i32]) -> Self {
         let sizes: Vec<usize> = shards.iter().map(Vec::len).collect();
         let class = |label: i32| usize::try_from(label).ok();
-        let classes = labels
-            .iter()
-            .filter_map(|&label| class(label))
-            .max()
-            .map_or(0, |most| most + 1);
+        let classes =
+            labels.iter().filter_map(|&label| class(label)).max().map_or(0, |most| most + 1);
         let mut label_table = vec![vec![0; classes]; shards.len()];
         for (counts, shard) in label_table.iter_mut().zip(shards) {
             for &position in shard {

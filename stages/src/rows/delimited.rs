@@ -24,37 +24,24 @@ pub(super) fn read(path: &Path, dialect: Dialect) -> Result<Rows> {
     if let Dialect::Tsv = dialect {
         builder.delimiter(b'\t').quoting(false);
     }
-    let mut reader = builder
-        .from_path(path)
-        .map_err(|error| failure(path, error))?;
+    let mut reader = builder.from_path(path).map_err(|error| failure(path, error))?;
     let header = reader.headers().map_err(|error| failure(path, error))?;
     let columns: Vec<String> = header.iter().map(str::to_owned).collect();
     check_header(path, &columns)?;
-    let records = reader
-        .records()
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| failure(path, error))?;
-    let kinds: Vec<Kind> = (0..columns.len())
-        .map(|column| kind(&records, column))
-        .collect();
+    let records =
+        reader.records().collect::<Result<Vec<_>, _>>().map_err(|error| failure(path, error))?;
+    let kinds: Vec<Kind> = (0..columns.len()).map(|column| kind(&records, column)).collect();
     let cells = records
         .iter()
         .map(|record| record.iter().zip(&kinds).map(|(v, k)| k.cell(v)).collect())
         .collect();
-    Ok(Rows {
-        columns,
-        cells,
-        ..Rows::default()
-    })
+    Ok(Rows { columns, cells, ..Rows::default() })
 }
 
 fn check_header(path: &Path, columns: &[String]) -> Result<()> {
     for (i, name) in columns.iter().enumerate() {
         if columns[..i].contains(name) {
-            return Err(Error::input(format!(
-                "`{}` has two columns `{name}`",
-                path.display()
-            )));
+            return Err(Error::input(format!("`{}` has two columns `{name}`", path.display())));
         }
     }
     Ok(())
@@ -79,12 +66,8 @@ impl Kind {
 
 // An empty value is a null in a column of numbers, and empty text in a column of text.
 fn kind(records: &[StringRecord], column: usize) -> Kind {
-    let values = || {
-        records
-            .iter()
-            .filter_map(|record| record.get(column))
-            .filter(|value| !value.is_empty())
-    };
+    let values =
+        || records.iter().filter_map(|record| record.get(column)).filter(|value| !value.is_empty());
     if values().next().is_none() {
         Kind::Str
     } else if values().all(|value| int(value).is_some()) {
@@ -121,9 +104,7 @@ fn failure(path: &Path, error: csv::Error) -> Error {
         ErrorKind::Io(source) => super::missing(path, source),
         ErrorKind::Utf8 { .. } => Error::input(format!("`{shown}`, line {line}: not UTF-8 text"))
             .with_hint("save the file as UTF-8"),
-        ErrorKind::UnequalLengths {
-            expected_len, len, ..
-        } => {
+        ErrorKind::UnequalLengths { expected_len, len, .. } => {
             let values = if len == 1 { "value" } else { "values" };
             Error::input(format!(
                 "`{shown}`, line {line}: {len} {values} where the header has {expected_len}"
@@ -143,21 +124,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let text = "\u{feff}zip,share,n,note,void\n007,0.5,1,12,\n010,,2,x,\n";
         let rows = read(&file(folder.path(), "a.csv", text), Dialect::Csv).unwrap();
-        assert_eq!(
-            rows.columns[0], "zip",
-            "the byte order mark is no part of a name"
-        );
+        assert_eq!(rows.columns[0], "zip", "the byte order mark is no part of a name");
         let str = |text: &str| Cell::Str(text.into());
         assert_eq!(
             rows.cells,
             [
-                [
-                    str("007"),
-                    Cell::Float(0.5),
-                    Cell::Int(1),
-                    str("12"),
-                    str("")
-                ],
+                [str("007"), Cell::Float(0.5), Cell::Int(1), str("12"), str("")],
                 [str("010"), Cell::Null, Cell::Int(2), str("x"), str("")],
             ]
         );
@@ -166,11 +138,7 @@ mod tests {
     #[test]
     fn a_quotation_mark_in_tsv_stands_for_itself() {
         let folder = tempfile::tempdir().unwrap();
-        let path = file(
-            folder.path(),
-            "a.tsv",
-            "text\tlabel\n\"one\t1\n\"two\"\t0\n",
-        );
+        let path = file(folder.path(), "a.tsv", "text\tlabel\n\"one\t1\n\"two\"\t0\n");
         let rows = read(&path, Dialect::Tsv).unwrap();
         assert_eq!(rows.cells[0][0], Cell::Str("\"one".into()));
         assert_eq!(rows.cells[1][0], Cell::Str("\"two\"".into()));

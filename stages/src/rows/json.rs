@@ -100,10 +100,7 @@ fn table(objects: Vec<Object>) -> Rows {
 /// The rows as JSON lines: one object a row, its keys in the order of `columns`.
 ///
 /// The same rows always give the same bytes.
-#[expect(
-    clippy::missing_panics_doc,
-    reason = "text keys and plain cells always serialise"
-)]
+#[expect(clippy::missing_panics_doc, reason = "text keys and plain cells always serialise")]
 pub fn to_json_lines(columns: &[String], rows: &[Vec<Cell>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for row in rows {
@@ -137,20 +134,10 @@ mod tests {
         let rows = parse("x", text.as_bytes()).unwrap();
         assert_eq!(rows.columns, ["z", "a", "b"]);
         assert_eq!(rows.nested, ["deep"]);
-        assert_eq!(
-            rows.cells[1],
-            [
-                Cell::Null,
-                Cell::Str("\u{1F600}\n".into()),
-                Cell::Float(2.0)
-            ]
-        );
+        assert_eq!(rows.cells[1], [Cell::Null, Cell::Str("\u{1F600}\n".into()), Cell::Float(2.0)]);
         let written = to_json_lines(&rows.columns, &rows.cells);
         let text = String::from_utf8(written.clone()).unwrap();
-        assert!(
-            text.starts_with("{\"z\":1,\"a\":\"x\",\"b\":null}\n"),
-            "{text}"
-        );
+        assert!(text.starts_with("{\"z\":1,\"a\":\"x\",\"b\":null}\n"), "{text}");
         let back = parse("x", &written).unwrap();
         assert_eq!(back.cells, rows.cells);
     }

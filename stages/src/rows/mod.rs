@@ -82,9 +82,7 @@ pub fn read(path: &Path) -> Result<Rows> {
         Error::input(format!("cannot tell the format of `{}`", path.display()))
             .with_hint("data are read from .parquet, .jsonl, .json, .csv and .tsv files")
     })?;
-    let size = fs::metadata(path)
-        .map_err(|source| missing(path, source))?
-        .len();
+    let size = fs::metadata(path).map_err(|source| missing(path, source))?.len();
     if size == 0 {
         return Err(Error::input(format!("`{}` is empty", path.display())));
     }
@@ -121,16 +119,8 @@ pub(crate) mod tests {
     fn every_format_gives_the_same_rows() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        let csv = file(
-            folder,
-            "a.csv",
-            "idx,text,label\n0,\"a \"\"b\"\", c\",1\n1,d,0\n",
-        );
-        let tsv = file(
-            folder,
-            "a.tsv",
-            "idx\ttext\tlabel\r\n0\ta \"b\", c\t1\r\n1\td\t0\r\n",
-        );
+        let csv = file(folder, "a.csv", "idx,text,label\n0,\"a \"\"b\"\", c\",1\n1,d,0\n");
+        let tsv = file(folder, "a.tsv", "idx\ttext\tlabel\r\n0\ta \"b\", c\t1\r\n1\td\t0\r\n");
         let lines = "{\"idx\":0,\"text\":\"a \\\"b\\\", c\",\"label\":1}\n\n{\"idx\":1,\"text\":\"d\",\"label\":0}";
         let jsonl = file(folder, "a.jsonl", lines);
         let array = format!(" [{}]", lines.replace("\n\n", ","));
@@ -153,17 +143,9 @@ pub(crate) mod tests {
             ("a.txt", b"hi", "cannot tell the format"),
             ("ragged.csv", b"a,b\n1,2\n3\n", "line 3: 1 value where"),
             ("bytes.tsv", b"a\tb\nx\xff\t1\n", "line 2: not UTF-8"),
-            (
-                "broken.jsonl",
-                b"{\"a\":1}\n{\"a\":\n",
-                "line 2: broken JSON",
-            ),
+            ("broken.jsonl", b"{\"a\":1}\n{\"a\":\n", "line 2: broken JSON"),
             ("list.jsonl", b"[1]\n", "line 1: not a JSON object"),
-            (
-                "cut.json",
-                b"[\n{\"a\":1},\n{\"a\"",
-                "line 3: broken JSON: EOF",
-            ),
+            ("cut.json", b"[\n{\"a\":1},\n{\"a\"", "line 3: broken JSON: EOF"),
             ("words.jsonl", b"hello\n", "line 1: broken JSON"),
             ("bytes.jsonl", b"{\"a\":\"\xff\"}\n", "line 1: not UTF-8"),
             ("cut.parquet", b"PAR1\0\0\0\0", "no whole parquet file"),

@@ -25,11 +25,8 @@ pub(super) fn read(path: &Path) -> Result<Rows> {
             ParquetError::General(text) | ParquetError::EOF(text) => text,
             other => other.to_string(),
         };
-        Error::input(format!(
-            "`{}` is no whole parquet file: {reason}",
-            path.display()
-        ))
-        .with_hint("get the file again: it may have been cut short")
+        Error::input(format!("`{}` is no whole parquet file: {reason}", path.display()))
+            .with_hint("get the file again: it may have been cut short")
     })
 }
 
@@ -50,10 +47,8 @@ fn decode(file: File) -> ParquetResult<Rows> {
     }
     if let Some(entries) = meta.key_value_metadata() {
         let about = entries.iter().find(|entry| entry.key == "huggingface");
-        rows.class_names = about
-            .and_then(|entry| entry.value.as_deref())
-            .map(class_names)
-            .unwrap_or_default();
+        rows.class_names =
+            about.and_then(|entry| entry.value.as_deref()).map(class_names).unwrap_or_default();
     }
     for group in 0..reader.num_row_groups() {
         append(&mut rows, &flat, &*reader.get_row_group(group)?)?;
@@ -77,8 +72,7 @@ fn append(rows: &mut Rows, flat: &[usize], group: &dyn RowGroupReader) -> Parque
             )));
         }
         if rows.cells.len() == first {
-            rows.cells
-                .resize_with(first + count, || Vec::with_capacity(flat.len()));
+            rows.cells.resize_with(first + count, || Vec::with_capacity(flat.len()));
         }
         for (row, cell) in rows.cells[first..].iter_mut().zip(cells) {
             row.push(cell);
@@ -135,11 +129,7 @@ fn cells<T: DataType>(
 }
 
 fn float(value: f64) -> Cell {
-    if value.is_finite() {
-        Cell::Float(value)
-    } else {
-        Cell::Null
-    }
+    if value.is_finite() { Cell::Float(value) } else { Cell::Null }
 }
 
 fn text(bytes: &ByteArray, column: &ColumnDescriptor) -> ParquetResult<Cell> {
@@ -169,10 +159,8 @@ fn class_names(about: &str) -> Vec<(String, Vec<String>)> {
         let Some(Value::Array(names)) = feature.get("names") else {
             continue;
         };
-        let names: Option<Vec<String>> = names
-            .iter()
-            .map(|name| name.as_str().map(str::to_owned))
-            .collect();
+        let names: Option<Vec<String>> =
+            names.iter().map(|name| name.as_str().map(str::to_owned)).collect();
         found.extend(names.map(|names| (column.clone(), names)));
     }
     found
@@ -210,10 +198,7 @@ pub(crate) mod tests {
             let mut out = writer.next_row_group().unwrap();
             let texts: Vec<ByteArray> = group.iter().map(|(text, _)| (*text).into()).collect();
             let labels: Vec<i64> = group.iter().filter_map(|(_, label)| *label).collect();
-            let levels: Vec<i16> = group
-                .iter()
-                .map(|(_, label)| label.is_some().into())
-                .collect();
+            let levels: Vec<i16> = group.iter().map(|(_, label)| label.is_some().into()).collect();
             let mut column = out.next_column().unwrap().unwrap();
             let typed = column.typed::<ByteArrayType>();
             typed.write_batch(&texts, None, None).unwrap();
@@ -224,10 +209,7 @@ pub(crate) mod tests {
             column.close().unwrap();
             let mut column = out.next_column().unwrap().unwrap();
             let deep = vec![0; group.len()];
-            column
-                .typed::<Int64Type>()
-                .write_batch(&deep, None, None)
-                .unwrap();
+            column.typed::<Int64Type>().write_batch(&deep, None, None).unwrap();
             column.close().unwrap();
             out.close().unwrap();
         }
@@ -257,11 +239,7 @@ pub(crate) mod tests {
     #[test]
     fn a_damaged_file_is_a_sentence_wherever_it_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
-        let path = write(
-            folder.path(),
-            "a.parquet",
-            &[("abc", Some(1)), ("d", Some(0))],
-        );
+        let path = write(folder.path(), "a.parquet", &[("abc", Some(1)), ("d", Some(0))]);
         let whole = fs::read(&path).unwrap();
         for cut in [whole.len() - 1, whole.len() / 2, 4] {
             fs::write(&path, &whole[..cut]).unwrap();

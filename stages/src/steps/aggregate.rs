@@ -55,7 +55,10 @@ impl Stage for Aggregate {
         let (mut examples, mut loss) = (0u64, 0.0f64);
         for (client, edge) in clients.iter().zip(&self.clients) {
             let trained = client.trained.as_ref().ok_or_else(|| {
-                Error::input(format!("`{}` was not locally trained, so it has no weight", edge.name()))
+                Error::input(format!(
+                    "`{}` was not locally trained, so it has no weight",
+                    edge.name()
+                ))
             })?;
             examples += trained.examples;
             loss += trained.mean_loss * trained.examples as f64;

@@ -57,7 +57,11 @@ impl GraphStage for Evaluate {
 
     fn check(&self, name: &str, check: &mut Check<'_>) {
         check.require(self.every > 0, format!("{name}.every"), "`every` counts from 1");
-        check.require(self.batch > 0, format!("{name}.batch"), "a batch must hold at least one example");
+        check.require(
+            self.batch > 0,
+            format!("{name}.batch"),
+            "a batch must hold at least one example",
+        );
     }
 
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {
@@ -68,10 +72,12 @@ impl GraphStage for Evaluate {
         };
         let mut scored = None;
         for (round, adapter) in rounds {
-            let due = if round == 0 { self.untrained } else { round % self.every == 0 || round == last };
+            let due =
+                if round == 0 { self.untrained } else { round % self.every == 0 || round == last };
             if due {
                 let step = Self { adapter, ..self.clone() };
-                scored = Some(to.add_for(format!("{name}/round-{round:03}"), step, Some(round), None));
+                scored =
+                    Some(to.add_for(format!("{name}/round-{round:03}"), step, Some(round), None));
             }
         }
         if let Some(scored) = scored {
@@ -94,7 +100,10 @@ impl Stage for Evaluate {
         let tokens = cx.tree(&self.on)?;
         let set = TokenSet::from_bytes(&tokens.blob(&self.split)?)?;
         if set.labels().iter().all(|&label| label < 0) {
-            return Err(Error::input(format!("the split `{}` has no labels to score against", self.split)));
+            return Err(Error::input(format!(
+                "the split `{}` has no labels to score against",
+                self.split
+            )));
         }
         let base = load_base(cx, &self.base)?;
         let adapter = cx.open(&self.adapter)?;

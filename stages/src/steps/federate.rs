@@ -33,7 +33,11 @@ pub struct Clients {
 
 impl Clients {
     /// How many of `all` clients take part in a round.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a u32 is one")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a u32 is one"
+    )]
     fn number(self, all: u32) -> u32 {
         let wanted = match (self.per_round, self.fraction) {
             (Some(number), _) => number,
@@ -54,7 +58,8 @@ impl Clients {
             .map(|k| (seed::derive(sampling, &["sample", &round.to_string(), &k.to_string()]), k))
             .collect();
         drawn.sort_unstable();
-        let mut clients: Vec<u32> = drawn.into_iter().take(number as usize).map(|(_, k)| k).collect();
+        let mut clients: Vec<u32> =
+            drawn.into_iter().take(number as usize).map(|(_, k)| k).collect();
         clients.sort_unstable();
         clients
     }
@@ -108,13 +113,19 @@ impl GraphStage for Federate {
     fn check(&self, name: &str, check: &mut Check<'_>) {
         init::check_lora(&self.lora, self.base.name(), &format!("{name}.lora"), check);
         self.local.check(&format!("{name}.local"), check);
-        check.require(self.rounds > 0, format!("{name}.rounds"), "a federation has at least one round");
+        check.require(
+            self.rounds > 0,
+            format!("{name}.rounds"),
+            "a federation has at least one round",
+        );
         self.check_clients(name, check);
     }
 
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {
         let (clients, labels) = match to.nodes().get(self.shards.name()) {
-            Some(Node::Partition(partition)) => (partition.clients, partition.of.part("labels.json")),
+            Some(Node::Partition(partition)) => {
+                (partition.clients, partition.of.part("labels.json"))
+            }
             _ => return Err(Error::input(format!("`{}` is not a partition", self.shards.name()))),
         };
         let (sampling, local) =
@@ -129,17 +140,18 @@ impl GraphStage for Federate {
         to.round(name, 0, &global);
         for round in 1..=self.rounds {
             let step = format!("{name}/round-{round:03}");
-            let trained = self.clients.of_round(clients, round, sampling).into_iter().map(|client| {
-                let training = LocalTraining {
-                    base: self.base.clone(),
-                    shard: self.shards.part(&partition::client(client)),
-                    from: global.clone(),
-                    local: self.local.numbers(round),
-                    seed: local_seed(local, round, client),
-                };
-                let name = format!("{step}/{}", partition::client(client));
-                to.add_for(name, training, Some(round), Some(client))
-            });
+            let trained =
+                self.clients.of_round(clients, round, sampling).into_iter().map(|client| {
+                    let training = LocalTraining {
+                        base: self.base.clone(),
+                        shard: self.shards.part(&partition::client(client)),
+                        from: global.clone(),
+                        local: self.local.numbers(round),
+                        seed: local_seed(local, round, client),
+                    };
+                    let name = format!("{step}/{}", partition::client(client));
+                    to.add_for(name, training, Some(round), Some(client))
+                });
             let clients = trained.collect();
             let server = Aggregate { from: global, clients, rule: self.aggregate };
             global = to.add_for(step, server, Some(round), None);

@@ -39,7 +39,8 @@ impl Schedule {
             Self::Constant => (1.0, 1.0),
             Self::Linear { to, over_rounds } => {
                 let at = |done: u32| {
-                    1.0 + (to - 1.0) * f64::from(done.min(over_rounds)) / f64::from(over_rounds.max(1))
+                    1.0 + (to - 1.0) * f64::from(done.min(over_rounds))
+                        / f64::from(over_rounds.max(1))
                 };
                 (at(round - 1), at(round))
             }
@@ -114,13 +115,25 @@ impl Local {
         if self.epochs.is_some() && self.steps.is_some() {
             check.complain(at("steps"), "give `epochs` or `steps`, not both", None);
         }
-        check.require(self.epochs != Some(0), at("epochs"), "a client must train for at least one epoch");
-        check.require(self.steps != Some(0), at("steps"), "a client must train for at least one step");
+        check.require(
+            self.epochs != Some(0),
+            at("epochs"),
+            "a client must train for at least one epoch",
+        );
+        check.require(
+            self.steps != Some(0),
+            at("steps"),
+            "a client must train for at least one step",
+        );
         check.require(self.batch > 0, at("batch"), "a batch must hold at least one example");
         check.require(self.accumulate > 0, at("accumulate"), "at least one batch makes a step");
         let clip = self.clip.is_none_or(|c| c > 0.0 && c.is_finite());
         check.require(clip, at("clip"), "the bound on the gradient's norm must be above 0");
-        check.require(self.prox >= 0.0 && self.prox.is_finite(), at("prox"), "`prox` cannot be below 0");
+        check.require(
+            self.prox >= 0.0 && self.prox.is_finite(),
+            at("prox"),
+            "`prox` cannot be below 0",
+        );
         if let Err(wrong) = self.optimizer.check() {
             check.complain(at("optimizer"), wrong.to_string(), None);
         }
@@ -128,7 +141,11 @@ impl Local {
             let path = at("schedule.over_rounds");
             check.require(over_rounds > 0, path, "a schedule must go over at least one round");
             let fine = to.is_finite() && to >= 0.0;
-            check.require(fine, at("schedule.to"), "the last factor on the learning rate cannot be below 0");
+            check.require(
+                fine,
+                at("schedule.to"),
+                "the last factor on the learning rate cannot be below 0",
+            );
         }
     }
 }

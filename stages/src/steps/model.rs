@@ -65,7 +65,9 @@ impl Model {
             (Some(folder), _) => Some(folder.join("config.json")),
             (None, Some(hub)) => {
                 let commit = hub.commit(sources);
-                commit.and_then(|commit| sources.cached(Kind::Model, hub.repo, &commit, "config.json"))
+                commit.and_then(|commit| {
+                    sources.cached(Kind::Model, hub.repo, &commit, "config.json")
+                })
             }
             (None, None) => None,
         };

@@ -55,7 +55,11 @@ impl Repository<'_> {
     /// The moving name that it has, or `None` if it is a whole commit.
     fn moving(&self) -> Option<Revision> {
         let revision = self.revision.unwrap_or("main").to_owned();
-        (!is_commit(&revision)).then(|| Revision { kind: self.kind, repo: self.repo.to_owned(), revision })
+        (!is_commit(&revision)).then(|| Revision {
+            kind: self.kind,
+            repo: self.repo.to_owned(),
+            revision,
+        })
     }
 
     /// The commit, if it is known without the network.

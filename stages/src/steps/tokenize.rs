@@ -42,7 +42,8 @@ impl GraphStage for Tokenize {
         check.require(self.max_len > 0, path.clone(), "a text must keep at least one token");
         let most = check.config(self.with.name()).map(|config| config.max_positions);
         if let Some(most) = most {
-            let message = format!("`max_len` is {}, but the model knows {most} positions", self.max_len);
+            let message =
+                format!("`max_len` is {}, but the model knows {most} positions", self.max_len);
             check.require(self.max_len <= most, path, message);
         }
     }

@@ -49,7 +49,11 @@ impl GraphStage for Train {
     fn check(&self, name: &str, check: &mut Check<'_>) {
         init::check_lora(&self.lora, self.base.name(), &format!("{name}.lora"), check);
         self.local.check(&format!("{name}.local"), check);
-        check.require(self.rounds > 0, format!("{name}.rounds"), "training takes at least one round");
+        check.require(
+            self.rounds > 0,
+            format!("{name}.rounds"),
+            "training takes at least one round",
+        );
     }
 
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {

@@ -63,15 +63,10 @@ impl Config {
         let found = [
             (self.id("pad_token_id"), PadSource::Config),
             (named("pad_token"), PadSource::Tokenizer),
-            (
-                named("unk_token").or_else(|| self.id("unk_token_id")),
-                PadSource::Unknown,
-            ),
+            (named("unk_token").or_else(|| self.id("unk_token_id")), PadSource::Unknown),
             (self.end(&id_of), PadSource::End),
         ];
-        found
-            .into_iter()
-            .find_map(|(id, from)| id.map(|id| PadToken { id, from }))
+        found.into_iter().find_map(|(id, from)| id.map(|id| PadToken { id, from }))
     }
 
     /// The token that ends a text.
@@ -118,27 +113,12 @@ mod tests {
     #[test]
     fn who_names_the_padding_token() {
         let all = r#"{"pad_token":{"content":"<pad>"},"unk_token":"<unk>","eos_token":"</s>"}"#;
-        assert_eq!(
-            pad(r#"{"pad_token_id":7}"#, all),
-            Some((7, PadSource::Config))
-        );
-        assert_eq!(
-            pad(r#"{"pad_token_id":null}"#, all),
-            Some((3, PadSource::Tokenizer))
-        );
+        assert_eq!(pad(r#"{"pad_token_id":7}"#, all), Some((7, PadSource::Config)));
+        assert_eq!(pad(r#"{"pad_token_id":null}"#, all), Some((3, PadSource::Tokenizer)));
         let none = r#"{"pad_token":null,"unk_token":"<unk>","eos_token":"</s>"}"#;
-        assert_eq!(
-            pad(r#"{"pad_token_id":-1}"#, none),
-            Some((0, PadSource::Unknown))
-        );
-        assert_eq!(
-            pad("{}", r#"{"eos_token":"</s>"}"#),
-            Some((2, PadSource::End))
-        );
-        assert_eq!(
-            pad(r#"{"eos_token_id":[9,8]}"#, "{}"),
-            Some((9, PadSource::End))
-        );
+        assert_eq!(pad(r#"{"pad_token_id":-1}"#, none), Some((0, PadSource::Unknown)));
+        assert_eq!(pad("{}", r#"{"eos_token":"</s>"}"#), Some((2, PadSource::End)));
+        assert_eq!(pad(r#"{"eos_token_id":[9,8]}"#, "{}"), Some((9, PadSource::End)));
         assert_eq!(pad("{}", r#"{"pad_token":"<gone>"}"#), None);
     }
 }

@@ -115,10 +115,7 @@ mod tests {
         assert_eq!(sets["test"].labels, [-1]);
         assert_eq!(sets["test"].tokens(0), train.tokens(0));
         let lengths = &info.splits["train"];
-        assert_eq!(
-            (lengths.examples, lengths.longest, lengths.truncated),
-            (2, 8, 1)
-        );
+        assert_eq!((lengths.examples, lengths.longest, lengths.truncated), (2, 8, 1));
         assert_eq!(lengths.tokens, train.ids.len());
     }
 }

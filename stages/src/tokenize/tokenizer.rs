@@ -38,16 +38,12 @@ impl Tokenizer {
         })?;
         // The file may ask for either; both are this stage's to decide.
         inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|error| failed(&error))?;
+        inner.with_truncation(None).map_err(|error| failed(&error))?;
         let config = Config::parse(config_json, tokenizer_config)?;
-        let pad = config
-            .pad(|token| inner.token_to_id(token))
-            .ok_or_else(|| {
-                Error::input("the model names no padding token, and no other that could stand in")
-                    .with_hint("set `pad_token_id` in its config.json")
-            })?;
+        let pad = config.pad(|token| inner.token_to_id(token)).ok_or_else(|| {
+            Error::input("the model names no padding token, and no other that could stand in")
+                .with_hint("set `pad_token_id` in its config.json")
+        })?;
         Ok(Self { inner, config, pad })
     }
 
@@ -74,23 +70,16 @@ impl Tokenizer {
             strategy: TruncationStrategy::LongestFirst,
             stride: 0,
         };
-        inner
-            .with_truncation(Some(truncation))
-            .map_err(|error| failed(&error))?;
+        inner.with_truncation(Some(truncation)).map_err(|error| failed(&error))?;
         let end = self.config.end(|token| inner.token_to_id(token));
         let empty = end.unwrap_or(self.pad.id);
         let encode = |text: &&str| {
-            let encoding = inner
-                .encode_fast(*text, true)
-                .map_err(|error| failed(&error))?;
+            let encoding = inner.encode_fast(*text, true).map_err(|error| failed(&error))?;
             let mut ids = encoding.get_ids().to_vec();
             if ids.is_empty() {
                 ids.push(empty);
             }
-            Ok(Encoded {
-                truncated: !encoding.get_overflowing().is_empty(),
-                ids,
-            })
+            Ok(Encoded { truncated: !encoding.get_overflowing().is_empty(), ids })
         };
         let encoded: Vec<Encoded> = texts.par_iter().map(encode).collect::<Result<_>>()?;
         self.check_ids(&encoded)?;
@@ -110,9 +99,7 @@ impl Tokenizer {
                 "max_len is {max_len}, and must be at least {}",
                 added + 1
             ))
-            .with_hint(format!(
-                "{added} of the tokens are special ones, which every text has"
-            )));
+            .with_hint(format!("{added} of the tokens are special ones, which every text has")));
         }
         match self.config.max_positions() {
             Some(most) if max_len as u64 > most => Err(Error::input(format!(
@@ -172,10 +159,7 @@ pub(super) mod tests {
         let ids: Vec<Vec<u32>> = encoded.iter().map(|e| e.ids.clone()).collect();
         assert_eq!(ids, recorded.input_ids);
         let cut: Vec<bool> = encoded.iter().map(|e| e.truncated).collect();
-        let full: Vec<bool> = ids
-            .iter()
-            .map(|ids| ids.len() == recorded.max_len)
-            .collect();
+        let full: Vec<bool> = ids.iter().map(|ids| ids.len() == recorded.max_len).collect();
         assert_eq!(cut, full);
         assert_eq!(tokenizer.pad().from, PadSource::Config);
     }
@@ -206,28 +190,17 @@ pub(super) mod tests {
     #[test]
     fn wrong_lengths_and_files_are_sentences() {
         let tokenizer = tokenizer();
-        let fault = |max_len| {
-            tokenizer
-                .encode_all(&["a"], max_len)
-                .unwrap_err()
-                .to_string()
-        };
+        let fault = |max_len| tokenizer.encode_all(&["a"], max_len).unwrap_err().to_string();
         assert!(fault(0).contains("at least 2"));
         assert!(fault(1).contains("at least 2"));
         assert!(fault(513).contains("the model knows 512 positions"));
         assert!(tokenizer.encode_all(&["a"], 512).is_ok());
 
-        let error = Tokenizer::load(b"{}", None, CONFIG)
-            .unwrap_err()
-            .to_string();
+        let error = Tokenizer::load(b"{}", None, CONFIG).unwrap_err().to_string();
         assert!(error.contains("tokenizer.json is broken"), "{error}");
-        let error = Tokenizer::load(TOKENIZER, Some(b"["), CONFIG)
-            .unwrap_err()
-            .to_string();
+        let error = Tokenizer::load(TOKENIZER, Some(b"["), CONFIG).unwrap_err().to_string();
         assert!(error.contains("tokenizer_config.json is broken"), "{error}");
-        let error = Tokenizer::load(TOKENIZER, None, b"{}")
-            .unwrap_err()
-            .to_string();
+        let error = Tokenizer::load(TOKENIZER, None, b"{}").unwrap_err().to_string();
         assert!(error.contains("no padding token"), "{error}");
         let small = br#"{"vocab_size":8,"pad_token_id":0}"#;
         let small = Tokenizer::load(TOKENIZER, None, small).unwrap();

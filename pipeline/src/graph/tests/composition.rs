@@ -8,10 +8,7 @@ use std::path::PathBuf;
 fn a_graph_is_read_as_written() {
     let text = Text::new(Path::new("graphs/g.ron"), GRAPH.to_owned());
     let graph: Graph<Node> = parse(&text).unwrap();
-    assert_eq!(
-        (graph.about.as_str(), graph.seed, graph.exact),
-        ("Ten clients.", 17, false)
-    );
+    assert_eq!((graph.about.as_str(), graph.seed, graph.exact), ("Ten clients.", 17, false));
     let names: Vec<_> = graph.stages.0.keys().collect();
     assert_eq!(names, ["base", "tokens", "shards", "fed"]);
     for empty in ["Graph()", "Graph(stages: ())", "(stages: ( /* none */ ))"] {
@@ -61,20 +58,10 @@ Graph(
 )"#,
         ),
     ]);
-    let loaded = folder
-        .load(
-            "h.ron",
-            &["base.sample={\"train\": 3}", "mine.folder=\"x\""],
-        )
-        .unwrap();
-    assert_eq!(
-        (loaded.about.as_str(), loaded.seed, loaded.exact),
-        ("Two.", 17, true)
-    );
-    assert_eq!(
-        loaded.sweep["fed.aggregate"],
-        ["FedAvg", "TrimmedMean(cut: 0.1)"]
-    );
+    let loaded =
+        folder.load("h.ron", &["base.sample={\"train\": 3}", "mine.folder=\"x\""]).unwrap();
+    assert_eq!((loaded.about.as_str(), loaded.seed, loaded.exact), ("Two.", 17, true));
+    assert_eq!(loaded.sweep["fed.aggregate"], ["FedAvg", "TrimmedMean(cut: 0.1)"]);
     assert_snapshot!(loaded.text.source, @r#"
     // Why: « ünïcode » comments stay.
     Graph(
@@ -97,21 +84,10 @@ Graph(
 
     let from = |path: &str| {
         let root = folder.0.path();
-        loaded
-            .text
-            .folder_of(path)
-            .strip_prefix(root)
-            .map_or("cwd".into(), Path::to_owned)
+        loaded.text.folder_of(path).strip_prefix(root).map_or("cwd".into(), Path::to_owned)
     };
-    let paths = [
-        "base",
-        "base.folder",
-        "base.sample",
-        "tokens",
-        "mine",
-        "mine.folder",
-        "fed.rounds",
-    ];
+    let paths =
+        ["base", "base.folder", "base.sample", "tokens", "mine", "mine.folder", "fed.rounds"];
     let expected = ["base", "", "cwd", "", "", "cwd", ""].map(PathBuf::from);
     assert_eq!(paths.map(from), expected);
 }
@@ -129,11 +105,7 @@ fn a_sweep_has_every_combination_until_a_set_ends_it() {
         ),
     ]);
     let labels = |name: &str, sets: &[&str]| -> Vec<String> {
-        folder
-            .variants(name, sets)
-            .into_iter()
-            .map(|v| v.label)
-            .collect()
+        folder.variants(name, sets).into_iter().map(|v| v.label).collect()
     };
     let all = ["fed.lora.rank=16, seed=1", "fed.lora.rank=16, seed=2"];
     assert_eq!(labels("s.ron", &[])[..2], all);
@@ -145,8 +117,6 @@ fn a_sweep_has_every_combination_until_a_set_ends_it() {
     assert_eq!(last.settings[1], ("seed".to_owned(), "2".to_owned()));
     let graph: Graph<Node> = parse(&last.text).unwrap();
     assert_eq!(graph.seed, 2);
-    let Some(Node::Federate(fed)) = graph.stages.0.get("fed") else {
-        panic!("no `fed`")
-    };
+    let Some(Node::Federate(fed)) = graph.stages.0.get("fed") else { panic!("no `fed`") };
     assert_eq!((fed.lora.rank, fed.rounds, fed.exact), (64, 20, true));
 }

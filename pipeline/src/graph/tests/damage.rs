@@ -24,9 +24,8 @@ fn a_damaged_graph_is_told_and_an_edited_one_is_sound() {
     let graph = GRAPH.replacen("seed: 17,", swept, 1);
     let mut state = 17_u64;
     let mut below = |end: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(state >> 33).unwrap() % end
     };
     let mut sound = 0;
@@ -39,17 +38,10 @@ fn a_damaged_graph_is_told_and_an_edited_one_is_sound() {
         }
         let source: String = source.into_iter().collect();
         let folder = Folder::new(&[("g.ron", &source)]);
-        match folder
-            .load("g.ron", &[SETS[below(SETS.len())]])
-            .and_then(|l| variants(&l))
-        {
+        match folder.load("g.ron", &[SETS[below(SETS.len())]]).and_then(|l| variants(&l)) {
             Ok(all) => {
                 let text = &all[0].text;
-                assert!(
-                    options().from_str::<IgnoredAny>(&text.source).is_ok(),
-                    "{}",
-                    text.source
-                );
+                assert!(options().from_str::<IgnoredAny>(&text.source).is_ok(), "{}", text.source);
                 let told =
                     parse::<Node>(text).map_or_else(|failure| failure.plain(), |_| String::new());
                 assert!(told.is_empty() || told.starts_with("error: "), "{told}");

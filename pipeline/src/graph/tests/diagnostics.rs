@@ -226,18 +226,9 @@ fn what_was_set_is_drawn_where_it_was_written() {
             "set.ron",
             "Graph(extends: \"g.ron\", set: {\"fed.rounds\": 10, \"fed.agregate\": Median})",
         ),
-        (
-            "value.ron",
-            "Graph(extends: \"g.ron\", set: {\"fed.aggregate\": Medain})",
-        ),
-        (
-            "sweep.ron",
-            "Graph(extends: \"g.ron\", sweep: {\"fde.rounds\": [1, 2]})",
-        ),
-        (
-            "tries.ron",
-            "Graph(extends: \"g.ron\", sweep: {\"fed.aggregate\": [FedAvg, Medain]})",
-        ),
+        ("value.ron", "Graph(extends: \"g.ron\", set: {\"fed.aggregate\": Medain})"),
+        ("sweep.ron", "Graph(extends: \"g.ron\", sweep: {\"fde.rounds\": [1, 2]})"),
+        ("tries.ron", "Graph(extends: \"g.ron\", sweep: {\"fed.aggregate\": [FedAvg, Medain]})"),
     ]);
     assert_snapshot!(folder.seen("set.ron", &[]), @r#"
     error: `Federate` has no field `agregate`
@@ -365,11 +356,7 @@ fn all_complaints_are_drawn_each_at_its_value() {
     let failure = complain(
         &text,
         &[
-            complaint(
-                "tokens.of",
-                "no stage is called `sst2`",
-                Some("the stages are: `base`"),
-            ),
+            complaint("tokens.of", "no stage is called `sst2`", Some("the stages are: `base`")),
             complaint("stages.fed.lora.alpha", "`alpha` cannot be 0", None),
             complaint("shards.clients", "10 clients are too many", None),
         ],

@@ -170,13 +170,8 @@ impl Folder {
         let failure = self
             .load(name, sets)
             .and_then(|loaded| variants(&loaded))
-            .and_then(|all| {
-                all.iter()
-                    .try_for_each(|v| parse::<Node>(&v.text).map(drop))
-            })
+            .and_then(|all| all.iter().try_for_each(|v| parse::<Node>(&v.text).map(drop)))
             .unwrap_err();
-        failure
-            .plain()
-            .replace(&self.0.path().display().to_string(), "DIR")
+        failure.plain().replace(&self.0.path().display().to_string(), "DIR")
     }
 }

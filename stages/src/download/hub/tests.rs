@@ -24,9 +24,7 @@ fn hub(settings: &HubSettings) -> Hub {
 }
 
 fn get(hub: &Hub, repo: &str, name: &str) -> Result<PathBuf> {
-    hub.file(MODEL, repo, COMMIT, name, &mut |_, _, _| {
-        ControlFlow::Continue(())
-    })
+    hub.file(MODEL, repo, COMMIT, name, &mut |_, _, _| ControlFlow::Continue(()))
 }
 
 fn sentence(error: Error) -> String {
@@ -46,10 +44,7 @@ fn what_is_cached_is_not_fetched_again_and_serves_offline() {
     assert_eq!(online.cached_commit(MODEL, "owner/name", "main"), None);
     assert_eq!(online.resolve(MODEL, "owner/name", "main").unwrap(), COMMIT);
     assert_eq!(online.resolve(MODEL, "owner/name", COMMIT).unwrap(), COMMIT);
-    assert_eq!(
-        online.list(MODEL, "owner/name", COMMIT).unwrap(),
-        FILES.map(|f| f.0)
-    );
+    assert_eq!(online.list(MODEL, "owner/name", COMMIT).unwrap(), FILES.map(|f| f.0));
     assert_eq!(server.requests().len(), 2, "a whole hash needs no request");
 
     let mut seen = Vec::new();
@@ -57,9 +52,7 @@ fn what_is_cached_is_not_fetched_again_and_serves_offline() {
         seen.push((name.to_owned(), done, total));
         ControlFlow::Continue(())
     };
-    let path = online
-        .file(MODEL, "owner/name", COMMIT, "data/a.txt", &mut note)
-        .unwrap();
+    let path = online.file(MODEL, "owner/name", COMMIT, "data/a.txt", &mut note).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), FILES[1].1);
     assert_eq!(seen.last().unwrap(), &("data/a.txt".to_owned(), 16, 16));
     assert!(!server.requests().is_empty());
@@ -73,20 +66,11 @@ fn what_is_cached_is_not_fetched_again_and_serves_offline() {
 
     settings.offline = true;
     let offline = hub(&settings);
-    assert_eq!(
-        offline.resolve(MODEL, "owner/name", "main").unwrap(),
-        COMMIT
-    );
-    assert_eq!(
-        offline.list(MODEL, "owner/name", COMMIT).unwrap(),
-        ["data/a.txt"]
-    );
+    assert_eq!(offline.resolve(MODEL, "owner/name", "main").unwrap(), COMMIT);
+    assert_eq!(offline.list(MODEL, "owner/name", COMMIT).unwrap(), ["data/a.txt"]);
     assert_eq!(get(&offline, "owner/name", "data/a.txt").unwrap(), path);
     let fault = sentence(get(&offline, "owner/name", "config.json").unwrap_err());
-    assert!(
-        fault.contains("`config.json` of `owner/name` is not in the cache"),
-        "{fault}"
-    );
+    assert!(fault.contains("`config.json` of `owner/name` is not in the cache"), "{fault}");
     let fault = sentence(offline.resolve(MODEL, "owner/other", "main").unwrap_err());
     assert!(fault.contains("the network is not to be used"), "{fault}");
     assert_eq!(server.requests(), [""; 0]);
@@ -100,17 +84,11 @@ fn a_hub_out_of_reach_leaves_the_cache() {
     get(&hub, "owner/name", "config.json").unwrap();
     drop(server);
     assert_eq!(hub.resolve(MODEL, "owner/name", "main").unwrap(), COMMIT);
-    assert_eq!(
-        hub.list(MODEL, "owner/name", COMMIT).unwrap(),
-        ["config.json"]
-    );
+    assert_eq!(hub.list(MODEL, "owner/name", COMMIT).unwrap(), ["config.json"]);
     let error = hub.resolve(MODEL, "owner/other", "main").unwrap_err();
     assert!(matches!(error, Error::Input { .. }));
     let fault = sentence(error);
-    assert!(
-        fault.starts_with("cannot reach http://127.0.0.1:"),
-        "{fault}"
-    );
+    assert!(fault.starts_with("cannot reach http://127.0.0.1:"), "{fault}");
     assert!(fault.contains("nothing of it is in the cache"), "{fault}");
     let fault = sentence(get(&hub, "owner/name", "data/a.txt").unwrap_err());
     assert!(fault.starts_with("cannot reach"), "{fault}");
@@ -123,17 +101,11 @@ fn a_refusal_is_a_sentence_without_the_token() {
     let open = hub(&settings);
     let fault = |result: Result<String>| sentence(result.unwrap_err());
     let text = fault(open.resolve(MODEL, "owner/private", "main"));
-    assert!(
-        text.contains("no public repository `owner/private`"),
-        "{text}"
-    );
+    assert!(text.contains("no public repository `owner/private`"), "{text}");
     let text = fault(open.resolve(MODEL, "owner/name", "v9"));
     assert!(text.contains("`owner/name` has no revision `v9`"), "{text}");
     let text = sentence(get(&open, "owner/gated", "config.json").unwrap_err());
-    assert!(
-        text.contains("accept its licence on http") && text.contains("HF_TOKEN"),
-        "{text}"
-    );
+    assert!(text.contains("accept its licence on http") && text.contains("HF_TOKEN"), "{text}");
     let text = sentence(get(&open, "owner/name", "gone.json").unwrap_err());
     assert!(text.contains("has no file `gone.json`"), "{text}");
     for repo in ["../x", "a/b/c", "", "a b"] {
@@ -150,10 +122,7 @@ fn a_refusal_is_a_sentence_without_the_token() {
 
     settings.token = Some("secret".to_owned());
     let known = hub(&settings);
-    assert_eq!(
-        known.resolve(MODEL, "owner/private", "main").unwrap(),
-        COMMIT
-    );
+    assert_eq!(known.resolve(MODEL, "owner/private", "main").unwrap(), COMMIT);
     get(&known, "owner/gated", "config.json").unwrap();
 }
 
@@ -179,10 +148,7 @@ fn a_broken_download_goes_on() {
     assert_eq!(hub.resolve(MODEL, "owner/name", "main").unwrap(), COMMIT);
     server.fail_next(9);
     let fault = sentence(hub.list(MODEL, "owner/gated", COMMIT).unwrap_err());
-    assert!(
-        fault.contains("HTTP status 503 for `owner/gated`"),
-        "{fault}"
-    );
+    assert!(fault.contains("HTTP status 503 for `owner/gated`"), "{fault}");
 }
 
 #[test]
@@ -190,9 +156,7 @@ fn a_download_can_be_stopped() {
     let (server, folder) = (Server::new(&FILES), tempfile::tempdir().unwrap());
     let hub = hub(&settings(&server, folder.path()));
     let stop = &mut |_: &str, _, _| ControlFlow::Break(());
-    let error = hub
-        .file(MODEL, "owner/name", COMMIT, "config.json", stop)
-        .unwrap_err();
+    let error = hub.file(MODEL, "owner/name", COMMIT, "config.json", stop).unwrap_err();
     assert!(matches!(error, Error::Stopped));
 }
 
@@ -204,22 +168,15 @@ fn whole_models_and_data_sets() {
         ("README.md", "about"),
         ("config.json", "{}"),
         ("model-1.safetensors", "weights"),
-        (
-            "model.safetensors.index.json",
-            r#"{"weight_map":{"w":"model-1.safetensors"}}"#,
-        ),
+        ("model.safetensors.index.json", r#"{"weight_map":{"w":"model-1.safetensors"}}"#),
         ("pytorch_model.bin", "weights"),
         ("tokenizer.json", "{}"),
     ]);
     let model = hub(&settings(&server, folder.path()));
     let files = fetch_model(&model, "owner/name", COMMIT, go_on).unwrap();
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
-    let expected = [
-        "config.json",
-        "model-1.safetensors",
-        "model.safetensors.index.json",
-        "tokenizer.json",
-    ];
+    let expected =
+        ["config.json", "model-1.safetensors", "model.safetensors.index.json", "tokenizer.json"];
     assert_eq!(names, expected);
     assert!(files.iter().all(|(_, path)| path.is_file()));
 
