@@ -1,0 +1,359 @@
+//! Local training: some clients' adapters over one frozen base, by their own examples.
+//!
+//! A pure function of the base, the adapters, the examples, the numbers and the seeds. How many clients are
+//! trained in one pass is a matter of speed: each gets the gradient that it would get alone.
+
+mod adamw;
+mod batches;
+mod cohort;
+mod numbers;
+mod schedule;
+mod sgd;
+#[cfg(test)]
+mod tests;
+
+use std::ops::ControlFlow;
+
+use burn::tensor::Tensor;
+use thiserror::Error;
+
+pub use batches::Batches;
+pub use cohort::{Client, Trainer};
+pub use numbers::{LocalNumbers, NumbersError, Optimizer};
+
+use crate::model::{Base, Batch, Example, LoraConfig, LoraError};
+use crate::peft::{AdapterError, AdapterTensors};
+use crate::token_set::TokenSet;
+
+/// Losses are fetched from the device once in so many steps, so that it is not made to wait.
+const READ_EVERY: usize = 10;
+
+/// Why local training ended without a result.
+#[derive(Debug, Error)]
+pub enum TrainError {
+    /// The numbers cannot be used.
+    #[error(transparent)]
+    Numbers(#[from] NumbersError),
+    /// The base cannot take the adapter.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
+    /// The adapter that training starts from does not fit.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// A client has no examples.
+    #[error("client {client} has no examples to train on")]
+    Empty {
+        /// Its place in the cohort.
+        client: usize,
+    },
+    /// The adapter has no classifier.
+    #[error(
+        "the adapter has no classifier (`{}`), so there is nothing to train it by",
+        crate::peft::SCORE
+    )]
+    NoClassifier,
+    /// The clients of a cohort adapt different modules or have classifiers of different heights.
+    #[error("client {client} adapts other modules, blocks or classes than client 0")]
+    Unlike {
+        /// Its place in the cohort.
+        client: usize,
+    },
+    /// A label is none of the classifier's classes.
+    #[error("example {example} has label {label}, which is not one of 0 to {}", classes - 1)]
+    Label {
+        /// The example's place in its token set.
+        example: usize,
+        /// Its label.
+        label: i32,
+        /// The number of classes.
+        classes: usize,
+    },
+    /// A token is not in the base's vocabulary.
+    #[error("example {example} holds token {token}, but the base has only {vocab}")]
+    Token {
+        /// The example's place in its token set.
+        example: usize,
+        /// The token id.
+        token: u32,
+        /// The size of the vocabulary.
+        vocab: usize,
+    },
+    /// The loss or the adapter is no longer finite.
+    #[error(
+        "{what} of client {client} is not finite after step {step}; a smaller learning rate or `clip` may help"
+    )]
+    NotFinite {
+        /// What is not finite.
+        what: &'static str,
+        /// The client's place in the cohort.
+        client: usize,
+        /// The step, counted from 1.
+        step: u64,
+    },
+    /// The device failed.
+    #[error("the device failed: {0}")]
+    Device(String),
+    /// The caller asked to stop.
+    #[error("local training was stopped")]
+    Stopped,
+}
+
+/// What one client brings.
+#[derive(Clone, Copy)]
+pub struct ClientJob<'a> {
+    /// The adapter that training starts from.
+    pub adapter: &'a AdapterTensors,
+    /// Its LoRA settings.
+    pub lora: &'a LoraConfig,
+    /// Its examples.
+    pub data: &'a TokenSet,
+    /// What its shuffles and masks are drawn from.
+    pub seed: u64,
+}
+
+/// How far training is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Optimizer steps done, by the client that has most of them.
+    pub step: u64,
+    /// Optimizer steps to do, likewise.
+    pub steps: u64,
+    /// The mean loss of the clients at the last step whose losses are known.
+    pub loss: Option<f64>,
+}
+
+/// What training made of one client's adapter.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// The adapter afterwards.
+    pub adapter: AdapterTensors,
+    /// The number of examples that it was trained on: its weight in a mean.
+    pub examples: u64,
+    /// The number of optimizer steps.
+    pub steps: u64,
+    /// The number of tokens that went through, without padding.
+    pub tokens: u64,
+    /// The mean over the steps of the cross-entropy before each step, in nats.
+    pub mean_loss: f64,
+    /// The cross-entropy before the last step, in nats.
+    pub last_loss: f64,
+}
+
+/// Trains all `clients` in one pass; the results are in their order.
+///
+/// `progress` is called after every step and may stop the work.
+pub fn train(
+    base: &Base,
+    clients: &[ClientJob<'_>],
+    numbers: &LocalNumbers,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Vec<Trained>, TrainError> {
+    numbers.check()?;
+    for (client, job) in clients.iter().enumerate() {
+        check_data(base, client, job)?;
+    }
+    let effective = numbers.batch * numbers.accumulate;
+    let mut batches: Vec<Batches<'_>> = clients
+        .iter()
+        .map(|job| Batches::new(job.data, effective, job.seed))
+        .collect();
+    let steps: Vec<u64> = batches
+        .iter()
+        .map(|b| numbers.steps_for(b.per_epoch()))
+        .collect();
+    let all = clients.iter().zip(&steps).map(|(job, &steps)| {
+        let ClientJob {
+            adapter,
+            lora,
+            seed,
+            ..
+        } = *job;
+        Client {
+            adapter,
+            lora,
+            seed,
+            steps,
+        }
+    });
+    let mut trainer = Trainer::new(base, &all.collect::<Vec<_>>(), numbers)?;
+    let mut active: Vec<usize> = (0..clients.len()).collect();
+    let mut records: Vec<Record> = clients.iter().map(|_| Record::default()).collect();
+    let most = steps.iter().copied().max().unwrap_or(0);
+    let mut pending = Vec::new();
+    for step in 0..most {
+        let parts = draw_parts(base, clients, &active, &mut batches, numbers.batch);
+        for (row, &client) in active.iter().enumerate() {
+            records[client].tokens += parts
+                .iter()
+                .map(|part| part.tokens(row) as u64)
+                .sum::<u64>();
+        }
+        pending.push(trainer.step(&parts));
+        let ending = active.iter().any(|&client| steps[client] == step + 1);
+        if ending || pending.len() == READ_EVERY {
+            read_losses(&mut pending, step + 1, &active, &mut records)?;
+        }
+        let loss = mean(
+            active
+                .iter()
+                .filter_map(|&client| records[client].losses.last()),
+        );
+        if ending {
+            let keep: Vec<usize> = (0..active.len())
+                .filter(|&row| steps[active[row]] > step + 1)
+                .collect();
+            for (row, adapter) in trainer.adapters()?.into_iter().enumerate() {
+                if !keep.contains(&row) {
+                    records[active[row]].adapter = Some(adapter);
+                }
+            }
+            trainer.retain(&keep);
+            active = keep.iter().map(|&row| active[row]).collect();
+        }
+        if progress(Progress {
+            step: step + 1,
+            steps: most,
+            loss,
+        })
+        .is_break()
+        {
+            return Err(TrainError::Stopped);
+        }
+    }
+    let results = records.into_iter().zip(clients).zip(&steps).enumerate();
+    results
+        .map(|(client, ((record, job), &steps))| record.finish(client, job, steps))
+        .collect()
+}
+
+/// What is known of a client while it is trained.
+#[derive(Default)]
+struct Record {
+    tokens: u64,
+    losses: Vec<f64>,
+    adapter: Option<AdapterTensors>,
+}
+
+impl Record {
+    fn finish(self, client: usize, job: &ClientJob<'_>, steps: u64) -> Result<Trained, TrainError> {
+        let adapter = self
+            .adapter
+            .expect("every client ends at its own number of steps");
+        if !adapter
+            .iter()
+            .all(|(_, _, values)| values.iter().all(|value| value.is_finite()))
+        {
+            return Err(TrainError::NotFinite {
+                what: "the adapter",
+                client,
+                step: steps,
+            });
+        }
+        Ok(Trained {
+            adapter,
+            examples: job.data.len() as u64,
+            steps,
+            tokens: self.tokens,
+            mean_loss: mean(self.losses.iter()).unwrap_or(f64::NAN),
+            last_loss: self.losses.last().copied().unwrap_or(f64::NAN),
+        })
+    }
+}
+
+fn mean<'a>(numbers: impl Iterator<Item = &'a f64>) -> Option<f64> {
+    let (count, sum) = numbers.fold((0_u32, 0.0), |(count, sum), number| {
+        (count + 1, sum + number)
+    });
+    (count > 0).then(|| sum / f64::from(count))
+}
+
+fn check_data(base: &Base, client: usize, job: &ClientJob<'_>) -> Result<(), TrainError> {
+    let (classes, vocab) = (job.adapter.classes(), base.config().vocab);
+    if classes == 0 {
+        return Err(TrainError::NoClassifier);
+    }
+    if job.data.is_empty() {
+        return Err(TrainError::Empty { client });
+    }
+    for example in 0..job.data.len() {
+        let label = job.data.label(example);
+        if usize::try_from(label).map_or(true, |label| label >= classes) {
+            return Err(TrainError::Label {
+                example,
+                label,
+                classes,
+            });
+        }
+        let large = |token: &&u32| **token as usize >= vocab;
+        if let Some(&token) = job.data.tokens(example).iter().find(large) {
+            return Err(TrainError::Token {
+                example,
+                token,
+                vocab,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The next batch of every active client, cut into parts of at most `size` examples each.
+fn draw_parts(
+    base: &Base,
+    clients: &[ClientJob<'_>],
+    active: &[usize],
+    batches: &mut [Batches<'_>],
+    size: usize,
+) -> Vec<Batch> {
+    let drawn: Vec<Vec<usize>> = active
+        .iter()
+        .map(|&client| batches[client].draw())
+        .collect();
+    let parts = drawn
+        .iter()
+        .map(|indices| indices.len().div_ceil(size))
+        .max()
+        .unwrap_or(0);
+    let cut = |part: usize| -> Vec<Vec<Example<'_>>> {
+        let rows = active.iter().zip(&drawn).map(|(&client, indices)| {
+            let data = clients[client].data;
+            let own = indices.chunks(size).nth(part).unwrap_or_default();
+            own.iter()
+                .map(|&i| Example {
+                    tokens: data.tokens(i),
+                    label: data.label(i).unsigned_abs(),
+                })
+                .collect()
+        });
+        rows.collect()
+    };
+    (0..parts)
+        .map(|part| Batch::new(&cut(part), base.config().pad, base.device()))
+        .collect()
+}
+
+/// Fetches the losses of the last steps, of which `step` is the last.
+fn read_losses(
+    pending: &mut Vec<Tensor<1>>,
+    step: u64,
+    active: &[usize],
+    records: &mut [Record],
+) -> Result<(), TrainError> {
+    let first = step + 1 - pending.len() as u64;
+    let losses = Tensor::cat(std::mem::take(pending), 0);
+    let losses = losses
+        .try_into_vec_as::<f32>()
+        .map_err(|e| TrainError::Device(e.to_string()))?;
+    for (at, losses) in (first..).zip(losses.chunks(active.len())) {
+        for (&client, &loss) in active.iter().zip(losses) {
+            if !loss.is_finite() {
+                return Err(TrainError::NotFinite {
+                    what: "the loss",
+                    client,
+                    step: at,
+                });
+            }
+            records[client].losses.push(f64::from(loss));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! Causal self-attention with rotary positions and grouped key and value heads.
+
+use burn::tensor::{Device, Tensor, activation};
+
+use super::block::{Linear, Pass};
+use super::config::Config;
+use super::rope;
+
+/// The attention part of a block.
+pub(super) struct Attention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    /// Applied by the block, which may first drop rows that nobody reads.
+    pub(super) output: Linear,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    turn: Tensor<2>,
+}
+
+impl Attention {
+    pub(super) fn new(
+        config: &Config,
+        [query, key, value, output]: [Linear; 4],
+        device: &Device,
+    ) -> Self {
+        Self {
+            query,
+            key,
+            value,
+            output,
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            turn: rope::quarter_turn(config.head_dim, device),
+        }
+    }
+
+    /// What the heads read, before the output projection: `x` is `[K·b·s, hidden]`, the result
+    /// `[K·b·s, heads·head_dim]`.
+    pub(super) fn heads(&self, x: &Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        let (batch, positions) = (pass.batch, pass.positions);
+        let (n, s) = (batch.clients() * batch.rows(), batch.width());
+        let (kv, group, width) = (self.kv_heads, self.heads / self.kv_heads, self.head_dim);
+
+        let query = self.query.forward(x, pass);
+        let query = self.rotate(
+            query,
+            [n, s, self.heads],
+            &positions.query_cos,
+            &positions.query_sin,
+        );
+        let key = self.key.forward(x, pass);
+        let key = self.rotate(key, [n, s, kv], &positions.cos, &positions.sin);
+        let value = self.value.forward(x, pass);
+
+        // A group of query heads shares one key head by broadcasting: nothing is repeated in memory.
+        let query = query
+            .reshape([n, s, kv, group, width])
+            .permute([0, 2, 3, 1, 4]); // n kv group s width
+        let key = key.reshape([n, s, kv, 1, width]).permute([0, 2, 3, 4, 1]); // n kv 1 width s
+        let value = value.reshape([n, s, kv, 1, width]).permute([0, 2, 3, 1, 4]); // n kv 1 s width
+
+        let scores = query.matmul(key) + positions.ahead.clone(); // n kv group s s
+        let read = weigh(scores, value); // n kv group s width
+        read.permute([0, 3, 1, 2, 4])
+            .reshape([n * s, self.heads * width])
+    }
+
+    /// Rotates the halves of each head by its position; `x` is `[n·s, heads·head_dim]`, the result
+    /// `[n, s, heads, head_dim]`.
+    fn rotate(
+        &self,
+        x: Tensor<2>,
+        [n, s, heads]: [usize; 3],
+        cos: &Tensor<4>,
+        sin: &Tensor<4>,
+    ) -> Tensor<4> {
+        let width = self.head_dim;
+        let rows: Tensor<2> = x.reshape([n * s * heads, width]);
+        let turned = rows
+            .clone()
+            .matmul(self.turn.clone())
+            .reshape([n, s, heads, width]);
+        rows.reshape([n, s, heads, width]) * cos.clone() + turned * sin.clone()
+    }
+}
+
+/// The mean of `value` under the softmax of `scores`.
+fn weigh(scores: Tensor<5>, value: Tensor<5>) -> Tensor<5> {
+    if !scores.is_autodiff() {
+        return activation::softmax(scores, 4).matmul(value);
+    }
+    // Composed by hand: the sums divide the narrow result instead of the wide weights, and as a factor, since a
+    // quotient has a costly backward pass.
+    let largest = scores.clone().detach().max_dim(4);
+    let weights = (scores - largest).exp();
+    let scale = weights.clone().sum_dim(4).recip();
+    weights.matmul(value) * scale
+}

@@ -1,0 +1,113 @@
+//! Dropout masks for what goes into an adapter, drawn on the host.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::batch::Batch;
+use super::block::Rows;
+use crate::seed::Draws;
+
+/// The draws of one pass: a mask for each adapted module.
+///
+/// A client's draws are named by its own seed, the step, the part of the step, the block and the module, and are
+/// made for its real tokens only: neither the other clients of the cohort nor the padding change them.
+pub struct Dropout {
+    clients: Vec<(u64, f64)>,
+    step: u64,
+    part: usize,
+    device: Device,
+}
+
+impl Dropout {
+    /// `clients` are the seed and the rate of each client; `part` counts the batches that one step accumulates.
+    /// `None` where no client drops anything.
+    pub fn new(clients: Vec<(u64, f64)>, step: u64, part: usize, device: &Device) -> Option<Self> {
+        let wanted = clients.iter().any(|&(_, rate)| rate > 0.0);
+        wanted.then(|| Self {
+            clients,
+            step,
+            part,
+            device: device.clone(),
+        })
+    }
+
+    /// The factors `[K, rows, width]` for the input of one module: 0, or `1 / (1 - rate)`.
+    pub(super) fn mask(
+        &self,
+        batch: &Batch,
+        rows: Rows,
+        layer: usize,
+        slot: usize,
+        width: usize,
+    ) -> Option<Tensor<3>> {
+        let per_row = match rows {
+            Rows::All => batch.width(),
+            Rows::Read => 1,
+        };
+        let per_client = batch.rows() * per_row;
+        let mut values = vec![1.0_f32; batch.clients() * per_client * width];
+        for (client, &(seed, rate)) in self.clients.iter().enumerate() {
+            if rate <= 0.0 {
+                continue;
+            }
+            let name =
+                [self.step, self.part as u64, layer as u64, slot as u64].map(|n| n.to_string());
+            let mut draws = Draws::named(seed, "dropout", &name.each_ref().map(String::as_str));
+            for (row, &length) in batch.of(client).iter().enumerate() {
+                let start = (client * per_client + row * per_row) * width;
+                let real = length.min(per_row) * width;
+                draw(&mut draws, rate, &mut values[start..start + real]);
+            }
+        }
+        let shape = [batch.clients(), per_client, width];
+        Some(Tensor::from_data(
+            TensorData::new(values, shape),
+            &self.device,
+        ))
+    }
+}
+
+/// Sixteen bits decide on each value, so a rate is met to within 2⁻¹⁶.
+fn draw(draws: &mut Draws, rate: f64, values: &mut [f32]) {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rate lies in [0, 1)"
+    )]
+    let (threshold, kept) = ((rate * 65536.0) as u32, (1.0 / (1.0 - rate)) as f32);
+    let mut bytes = vec![0; values.len() * 2];
+    draws.fill(&mut bytes);
+    for (value, bits) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
+        *value = if u32::from(u16::from_le_bytes(*bits)) < threshold {
+            0.0
+        } else {
+            kept
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::batch::Example;
+
+    #[test]
+    fn masks_belong_to_the_client_and_not_to_the_cohort() {
+        let device = Device::flex();
+        let (short, long) = ([1_u32; 5], [1_u32; 20]);
+        let of = |tokens: &'static [u32]| vec![Example { tokens, label: 0 }];
+        let (short, long) = (of(short.to_vec().leak()), of(long.to_vec().leak()));
+        let alone = Batch::new(std::slice::from_ref(&short), None, &device);
+        let both = Batch::new(&[long, short], None, &device);
+        let mask = |clients: Vec<(u64, f64)>, batch: &Batch| -> Vec<f32> {
+            let dropout = Dropout::new(clients, 3, 0, &device).unwrap();
+            let mask = dropout.mask(batch, Rows::All, 1, 2, 50).unwrap();
+            mask.try_into_vec_as().unwrap()
+        };
+        let first = mask(vec![(9, 0.25)], &alone);
+        let second = mask(vec![(4, 0.5), (9, 0.25)], &both);
+        assert_eq!(first[..250], second[24 * 50..24 * 50 + 250]);
+        let dropped = first[..250].iter().filter(|x| **x == 0.0).count();
+        assert!((30..100).contains(&dropped), "{dropped} of 250");
+        assert!(Dropout::new(vec![(1, 0.0)], 0, 0, &device).is_none());
+    }
+}

@@ -1,0 +1,433 @@
+//! The LLaMA family: how its `config.json` and the names in its checkpoints map onto the decoder.
+
+use burn::tensor::Device;
+use serde::Deserialize;
+
+use super::attention::Attention;
+use super::block::{Block, Linear, Mlp, Norm};
+use super::config::{Config, ConfigError, TokenIds};
+use super::family::{Ends, Family, Rules};
+use super::rope::{Rope, Scaling};
+use super::weights::{Checkpoint, Expected, WeightsError};
+
+/// The architectures of this family.
+const ARCHITECTURES: &[&str] = &[
+    "LlamaForCausalLM",
+    "LlamaForSequenceClassification",
+    "MistralForCausalLM",
+];
+
+/// What an adapter may target, in the order of their slots.
+const TARGETS: [&str; 7] = [
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+];
+
+/// The fields of `config.json` that matter here.
+#[derive(Deserialize)]
+struct Fields {
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    rms_norm_eps: f64,
+    #[serde(default = "theta")]
+    rope_theta: f64,
+    rope_scaling: Option<RopeFields>,
+    rope_parameters: Option<RopeFields>,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    #[serde(default = "positions")]
+    max_position_embeddings: usize,
+    #[serde(default)]
+    pad_token_id: TokenIds,
+    #[serde(default)]
+    bos_token_id: TokenIds,
+    #[serde(default)]
+    eos_token_id: TokenIds,
+    hidden_act: Option<String>,
+    #[serde(default)]
+    attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
+    sliding_window: Option<usize>,
+    partial_rotary_factor: Option<f64>,
+    quantization_config: Option<serde_json::Value>,
+}
+
+/// `rope_scaling` (transformers 4) or `rope_parameters` (transformers 5).
+#[derive(Deserialize)]
+struct RopeFields {
+    rope_theta: Option<f64>,
+    #[serde(alias = "type")]
+    rope_type: Option<String>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    original_max_position_embeddings: Option<f64>,
+}
+
+fn theta() -> f64 {
+    10_000.0
+}
+
+fn positions() -> usize {
+    2048
+}
+
+/// Reads a `config.json` of this family.
+fn read(json: &[u8]) -> Result<Config, ConfigError> {
+    let fields: Fields = serde_json::from_slice(json)?;
+    refuse_unsupported(&fields)?;
+    let heads = fields.num_attention_heads;
+    let config = Config {
+        family: Family::Llama,
+        vocab: fields.vocab_size,
+        hidden: fields.hidden_size,
+        inner: fields.intermediate_size,
+        layers: fields.num_hidden_layers,
+        heads,
+        kv_heads: fields.num_key_value_heads.unwrap_or(heads),
+        head_dim: fields.head_dim.unwrap_or(fields.hidden_size / heads.max(1)),
+        norm_eps: fields.rms_norm_eps,
+        rope: rope(&fields)?,
+        tied: fields.tie_word_embeddings,
+        max_positions: fields.max_position_embeddings,
+        pad: fields.pad_token_id.0.first().copied(),
+        bos: fields.bos_token_id.0.first().copied(),
+        eos: fields.eos_token_id.0,
+    };
+    check_sizes(&config)?;
+    Ok(config)
+}
+
+fn refuse_unsupported(fields: &Fields) -> Result<(), ConfigError> {
+    let refuse = |field, value: String, expected| {
+        Err(ConfigError::Unsupported {
+            field,
+            value,
+            expected,
+        })
+    };
+    match fields.hidden_act.as_deref() {
+        None | Some("silu" | "swish") => {}
+        Some(other) => return refuse("hidden_act", other.to_owned(), "it must be `silu`"),
+    }
+    if fields.attention_bias {
+        return refuse(
+            "attention_bias",
+            "true".to_owned(),
+            "projections have no bias here",
+        );
+    }
+    if fields.mlp_bias {
+        return refuse(
+            "mlp_bias",
+            "true".to_owned(),
+            "projections have no bias here",
+        );
+    }
+    if let Some(window) = fields.sliding_window {
+        return refuse(
+            "sliding_window",
+            window.to_string(),
+            "attention is over the whole sequence",
+        );
+    }
+    if let Some(share) = fields.partial_rotary_factor.filter(|share| *share < 1.0) {
+        return refuse(
+            "partial_rotary_factor",
+            share.to_string(),
+            "whole heads are rotated",
+        );
+    }
+    if fields.quantization_config.is_some() {
+        return refuse(
+            "quantization_config",
+            "…".to_owned(),
+            "use the f32, f16 or bf16 checkpoint",
+        );
+    }
+    Ok(())
+}
+
+fn rope(fields: &Fields) -> Result<Rope, ConfigError> {
+    let Some(scaling) = fields
+        .rope_parameters
+        .as_ref()
+        .or(fields.rope_scaling.as_ref())
+    else {
+        return Ok(Rope {
+            theta: fields.rope_theta,
+            scaling: Scaling::Default,
+        });
+    };
+    let need = |value: Option<f64>, name: &str| {
+        let missing = || ConfigError::Inconsistent(format!("rope scaling has no `{name}`"));
+        value
+            .filter(|v| v.is_finite() && *v > 0.0)
+            .ok_or_else(missing)
+    };
+    let scaling_kind = scaling.rope_type.as_deref().unwrap_or("default");
+    let kind = match scaling_kind {
+        "default" => Scaling::Default,
+        "linear" => Scaling::Linear {
+            factor: need(scaling.factor, "factor")?,
+        },
+        "llama3" => Scaling::Llama3 {
+            factor: need(scaling.factor, "factor")?,
+            low: need(scaling.low_freq_factor, "low_freq_factor")?,
+            high: need(scaling.high_freq_factor, "high_freq_factor")?,
+            original: need(
+                scaling.original_max_position_embeddings,
+                "original_max_position_embeddings",
+            )?,
+        },
+        other => {
+            return Err(ConfigError::Unsupported {
+                field: "rope_type",
+                value: other.to_owned(),
+                expected: "it must be `default`, `linear` or `llama3`",
+            });
+        }
+    };
+    Ok(Rope {
+        theta: scaling.rope_theta.unwrap_or(fields.rope_theta),
+        scaling: kind,
+    })
+}
+
+fn check_sizes(config: &Config) -> Result<(), ConfigError> {
+    let wrong = |what: String| Err(ConfigError::Inconsistent(what));
+    let sizes = [
+        config.vocab,
+        config.hidden,
+        config.inner,
+        config.layers,
+        config.heads,
+    ];
+    if sizes.contains(&0) || config.kv_heads == 0 || config.head_dim == 0 {
+        return wrong("a size is 0".to_owned());
+    }
+    if !config.heads.is_multiple_of(config.kv_heads) {
+        return wrong(format!(
+            "{} heads do not share {} key and value heads evenly",
+            config.heads, config.kv_heads
+        ));
+    }
+    if !config.head_dim.is_multiple_of(2) {
+        return wrong(format!(
+            "a head of width {} has no halves to rotate",
+            config.head_dim
+        ));
+    }
+    if !(config.norm_eps.is_finite() && config.rope.theta.is_finite() && config.rope.theta > 0.0) {
+        return wrong("`rms_norm_eps` or `rope_theta` is not a usable number".to_owned());
+    }
+    Ok(())
+}
+
+const EMBEDDINGS: &str = "model.embed_tokens.weight";
+const FINAL_NORM: &str = "model.norm.weight";
+const CAUSAL_HEAD: &str = "lm_head.weight";
+
+/// The family itself.
+pub(super) struct Llama;
+
+impl Rules for Llama {
+    fn architectures(&self) -> &'static [&'static str] {
+        ARCHITECTURES
+    }
+
+    fn targets(&self) -> &'static [&'static str] {
+        &TARGETS
+    }
+
+    fn read(&self, json: &[u8]) -> Result<Config, ConfigError> {
+        read(json)
+    }
+
+    fn linear(&self, config: &Config, target: &str) -> Option<(usize, usize)> {
+        let (queries, keys) = (
+            config.heads * config.head_dim,
+            config.kv_heads * config.head_dim,
+        );
+        Some(match target {
+            "q_proj" => (config.hidden, queries),
+            "k_proj" | "v_proj" => (config.hidden, keys),
+            "o_proj" => (queries, config.hidden),
+            "gate_proj" | "up_proj" => (config.hidden, config.inner),
+            "down_proj" => (config.inner, config.hidden),
+            _ => return None,
+        })
+    }
+
+    fn module(&self, layer: usize, target: &str) -> Option<String> {
+        let part = match target {
+            "q_proj" | "k_proj" | "v_proj" | "o_proj" => "self_attn",
+            "gate_proj" | "up_proj" | "down_proj" => "mlp",
+            _ => return None,
+        };
+        Some(format!("model.layers.{layer}.{part}.{target}"))
+    }
+
+    fn ends(&self) -> Ends {
+        Ends {
+            embeddings: EMBEDDINGS,
+            final_norm: FINAL_NORM,
+            causal_head: CAUSAL_HEAD,
+        }
+    }
+
+    fn expected(&self, config: &Config) -> Vec<Expected> {
+        let mut list = vec![
+            Expected::new(EMBEDDINGS, &[config.vocab, config.hidden]),
+            Expected::new(FINAL_NORM, &[config.hidden]),
+        ];
+        for layer in 0..config.layers {
+            for norm in ["input_layernorm", "post_attention_layernorm"] {
+                let name = format!("model.layers.{layer}.{norm}.weight");
+                list.push(Expected::new(name, &[config.hidden]));
+            }
+            for target in TARGETS {
+                let widths = self.linear(config, target).zip(self.module(layer, target));
+                let ((inputs, outputs), path) = widths.expect("every target is known");
+                list.push(Expected::new(format!("{path}.weight"), &[outputs, inputs]));
+            }
+        }
+        list
+    }
+
+    fn may_ignore(&self, name: &str) -> bool {
+        // Old checkpoints carry the rotary frequencies; a head is not read by every task.
+        name == CAUSAL_HEAD || name == "score.weight" || name.ends_with(".rotary_emb.inv_freq")
+    }
+
+    fn block(
+        &self,
+        config: &Config,
+        checkpoint: &Checkpoint<'_>,
+        layer: usize,
+        device: &Device,
+    ) -> Result<Block, WeightsError> {
+        let linear = |slot: usize| -> Result<Linear, WeightsError> {
+            let path = self
+                .module(layer, TARGETS[slot])
+                .expect("every target is known");
+            Ok(Linear::new(
+                slot,
+                checkpoint.matrix(&format!("{path}.weight"), device)?,
+            ))
+        };
+        let norm = |name: &str| -> Result<Norm, WeightsError> {
+            let gains =
+                checkpoint.vector(&format!("model.layers.{layer}.{name}.weight"), device)?;
+            Ok(Norm::new(gains, config.norm_eps))
+        };
+        let projections = [linear(0)?, linear(1)?, linear(2)?, linear(3)?];
+        Ok(Block {
+            attention_norm: norm("input_layernorm")?,
+            attention: Attention::new(config, projections, device),
+            mlp_norm: norm("post_attention_layernorm")?,
+            mlp: Mlp {
+                gate: linear(4)?,
+                up: linear(5)?,
+                down: linear(6)?,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(change: &str) -> Vec<u8> {
+        let mut value: serde_json::Value = serde_json::from_str(
+            r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 32, "hidden_size": 16,
+                "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+                "rms_norm_eps": 1e-5}"#,
+        )
+        .unwrap();
+        let change: serde_json::Value = serde_json::from_str(change).unwrap();
+        for (key, new) in change.as_object().unwrap() {
+            value[key] = new.clone();
+        }
+        serde_json::to_vec(&value).unwrap()
+    }
+
+    #[test]
+    fn both_spellings_of_rope_are_read() {
+        let old = Config::parse(&text(
+            r#"{"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2}}"#,
+        ));
+        let new = Config::parse(&text(
+            r#"{"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 2}}"#,
+        ));
+        let (old, new) = (old.unwrap(), new.unwrap());
+        assert_eq!(old, new);
+        assert_eq!(
+            old.rope,
+            Rope {
+                theta: 5e5,
+                scaling: Scaling::Linear { factor: 2.0 }
+            }
+        );
+        assert_eq!((old.kv_heads, old.head_dim), (4, 4));
+        assert_eq!(old.linear("gate_proj"), Some((16, 24)));
+        assert_eq!(old.linear("query_key_value"), None);
+    }
+
+    #[test]
+    fn token_ids_may_be_lists_or_missing() {
+        let json = r#"{"eos_token_id": [7, 8], "pad_token_id": -1, "bos_token_id": null}"#;
+        let config = Config::parse(&text(json)).unwrap();
+        assert_eq!(
+            (config.eos, config.pad, config.bos),
+            (vec![7, 8], None, None)
+        );
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name() {
+        for (change, sentence) in [
+            (
+                r#"{"architectures": ["GPT2LMHeadModel"]}"#,
+                "architecture `GPT2LMHeadModel` is not supported; supported are `LlamaForCausalLM`",
+            ),
+            (
+                r#"{"attention_bias": true}"#,
+                "`attention_bias: true` in config.json",
+            ),
+            (r#"{"mlp_bias": true}"#, "`mlp_bias: true` in config.json"),
+            (
+                r#"{"hidden_act": "gelu"}"#,
+                "`hidden_act: gelu` in config.json",
+            ),
+            (
+                r#"{"sliding_window": 4096}"#,
+                "`sliding_window: 4096` in config.json",
+            ),
+            (
+                r#"{"rope_scaling": {"rope_type": "yarn"}}"#,
+                "`rope_type: yarn` in config.json",
+            ),
+            (
+                r#"{"num_key_value_heads": 3}"#,
+                "4 heads do not share 3 key and value heads evenly",
+            ),
+            (r#"{"num_attention_heads": 0}"#, "a size is 0"),
+        ] {
+            let error = Config::parse(&text(change)).unwrap_err().to_string();
+            assert!(error.contains(sentence), "{error}");
+        }
+    }
+}

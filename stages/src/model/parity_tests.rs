@@ -1,0 +1,192 @@
+//! Logits and hidden states against those that transformers and PEFT gave.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor};
+
+use super::recorded::{Recorded, apart};
+use super::{
+    Base, Batch, Checkpoint, Config, Example, Factors, Layout, LoraConfig, NamedFile, SINGLE_FILE,
+    tiny,
+};
+use crate::peft::{AdapterTensors, SCORE};
+
+/// A base with the folder of what was recorded of it.
+struct Case {
+    base: Base,
+    causal_head: Tensor<2>,
+    folder: PathBuf,
+}
+
+impl Case {
+    fn tiny() -> Self {
+        Self::open(&tiny::path(""), tiny::path(""))
+    }
+
+    fn open(model: &Path, folder: PathBuf) -> Self {
+        let bytes = std::fs::read(model.join(SINGLE_FILE)).unwrap();
+        let config = Config::parse(&std::fs::read(model.join("config.json")).unwrap()).unwrap();
+        let files = [NamedFile {
+            name: SINGLE_FILE,
+            bytes: &bytes,
+        }];
+        let checkpoint = Checkpoint::open(&files).unwrap();
+        let base = Base::load(config, &checkpoint, &Device::flex()).unwrap();
+        let causal_head = base.causal_head(&checkpoint).unwrap();
+        Self {
+            base,
+            causal_head,
+            folder,
+        }
+    }
+
+    fn recorded(&self, name: &str) -> Recorded {
+        Recorded::open(&self.folder.join(name))
+    }
+
+    fn batch(&self, rows: &[Vec<u32>]) -> Batch {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|tokens| Example { tokens, label: 0 })
+            .collect();
+        Batch::new(&[rows], self.base.config().pad, self.base.device())
+    }
+
+    fn factors(&self, adapter: &AdapterTensors) -> Factors {
+        let lora = LoraConfig::of_rank(8);
+        let layout = Layout::new(self.base.config(), &lora, 8, adapter.classes());
+        let flat = layout.stack(&[layout.pack(adapter, 8).unwrap()], self.base.device());
+        Factors::new(
+            &layout,
+            &layout.split(&flat),
+            &[lora.scale()],
+            self.base.device(),
+        )
+    }
+
+    fn adapter(&self, name: &str) -> AdapterTensors {
+        AdapterTensors::from_safetensors(&std::fs::read(self.folder.join(name)).unwrap()).unwrap()
+    }
+
+    /// The largest difference from the recorded `[row, width, columns]` at real tokens of row `row`.
+    fn row_apart(found: &Tensor<2>, batch: &Batch, row: usize, recorded: &[f32]) -> f32 {
+        let (width, length) = (batch.width(), batch.lengths()[row]);
+        let columns = found.dims()[1];
+        let found = found.clone().narrow(0, row * width, length);
+        apart(
+            &found.try_into_vec_as::<f32>().unwrap(),
+            &recorded[..length * columns],
+        )
+    }
+
+    /// The logits over tokens of every token, `[b·s, vocab]`.
+    fn causal(&self, batch: &Batch, factors: Option<&Factors>) -> Tensor<2> {
+        self.base
+            .hidden(batch, factors)
+            .matmul(self.causal_head.clone().transpose())
+    }
+
+    /// The classifier's logits, with an adapter that is nothing but the recorded classifier.
+    fn plain_classifier(&self, rows: &[Vec<u32>]) -> f32 {
+        let recorded = self.recorded("seqcls.safetensors");
+        let (shape, values) = recorded.floats("score.weight");
+        let score = (SCORE.to_owned(), [shape[0], shape[1]], values);
+        let mut tensors: Vec<_> =
+            crate::peft::init_adapter(self.base.config(), &LoraConfig::of_rank(8), 0, 1)
+                .iter()
+                .map(|(name, shape, values)| (name.to_owned(), shape, values.to_vec()))
+                .collect();
+        tensors.push(score);
+        let factors = self.factors(&AdapterTensors::new(tensors));
+        self.classifier(rows, &factors, "seqcls.safetensors")
+    }
+
+    fn classifier(&self, rows: &[Vec<u32>], factors: &Factors, recorded: &str) -> f32 {
+        let logits = self.base.classify(&self.batch(rows), factors, None);
+        let logits = logits.try_into_vec_as::<f32>().unwrap();
+        apart(&logits, &self.recorded(recorded).floats("logits").1)
+    }
+}
+
+#[test]
+fn hidden_states_and_causal_logits_of_the_tiny_model() {
+    let case = Case::tiny();
+    let causal = case.recorded("causal.safetensors");
+    let rows = causal.rows("input_ids", "attention_mask");
+    let batch = case.batch(&rows);
+    assert_eq!(batch.width(), 40);
+    for (layer, hidden) in case.base.hidden_by_layer(&batch, None).iter().enumerate() {
+        let (_, recorded) = causal.floats(&format!("hidden.{layer}"));
+        for row in 0..rows.len() {
+            let far = Case::row_apart(hidden, &batch, row, &recorded[row * 40 * 48..]);
+            assert!(far < 1e-4, "hidden.{layer}, row {row}: {far}");
+        }
+    }
+    let plain = case.causal(&batch, None);
+    for row in [1, 3] {
+        let (_, recorded) = causal.floats(&format!("logits.{row}"));
+        let far = Case::row_apart(&plain, &batch, row, &recorded);
+        assert!(far < 1e-4, "row {row}: {far}");
+    }
+    let factors = case.factors(&case.adapter("lora_causal/adapter_model.safetensors"));
+    let adapted = case.causal(&batch, Some(&factors));
+    let (_, recorded) = case.recorded("lora_causal.safetensors").floats("logits.3");
+    let far = Case::row_apart(&adapted, &batch, 3, &recorded);
+    assert!(far < 1e-4, "with the adapter: {far}");
+    assert!(
+        Case::row_apart(&plain, &batch, 3, &recorded) > 1e-2,
+        "the adapter does something"
+    );
+}
+
+#[test]
+fn classifier_logits_of_the_tiny_model() {
+    let case = Case::tiny();
+    let rows = case
+        .recorded("causal.safetensors")
+        .rows("input_ids", "attention_mask");
+    let far = case.plain_classifier(&rows);
+    assert!(far < 2e-5, "{far}");
+    let factors = case.factors(&case.adapter("lora_seqcls/adapter_model.safetensors"));
+    let far = case.classifier(&rows, &factors, "lora_seqcls.safetensors");
+    assert!(far < 2e-5, "with the adapter: {far}");
+}
+
+/// Runs where `FEDPIPE_SMOLLM2` names a folder with SmolLM2-135M and `FEDPIPE_ORACLES` what was recorded of it.
+#[test]
+fn logits_of_smollm2() {
+    let folders = ["FEDPIPE_SMOLLM2", "FEDPIPE_ORACLES"].map(std::env::var_os);
+    let [Some(model), Some(oracles)] = folders else {
+        eprintln!("skipped: FEDPIPE_SMOLLM2 and FEDPIPE_ORACLES do not name folders");
+        return;
+    };
+    let case = Case::open(Path::new(&model), PathBuf::from(oracles));
+    let causal = case.recorded("causal.safetensors");
+    let rows = causal.rows("input_ids", "attention_mask");
+    let batch = case.batch(&rows);
+    let (shape, recorded) = causal.floats("final_hidden");
+    let hidden = case.base.hidden(&batch, None);
+    let far = (0..rows.len())
+        .map(|row| Case::row_apart(&hidden, &batch, row, &recorded[row * shape[1] * shape[2]..]))
+        .fold(0.0, f32::max);
+    eprintln!("hidden states: {far:e}");
+    assert!(far < 5e-4, "{far}");
+    let (shape, recorded) = causal.floats("last_logits");
+    let head = case.causal_head.clone().transpose();
+    for row in 0..rows.len() {
+        let last = hidden
+            .clone()
+            .narrow(0, row * batch.width() + batch.lengths()[row] - 1, 1);
+        let logits = last.matmul(head.clone()).try_into_vec_as::<f32>().unwrap();
+        let far = apart(&logits, &recorded[row * shape[1]..(row + 1) * shape[1]]);
+        eprintln!("causal logits, row {row}: {far:e}");
+        assert!(far < 5e-4, "row {row}: {far}");
+    }
+    let far = case.plain_classifier(&rows);
+    eprintln!("classifier: {far:e}");
+    assert!(far < 1e-4, "{far}");
+    let factors = case.factors(&case.adapter("lora_seqcls/adapter_model.safetensors"));
+    let far = case.classifier(&rows, &factors, "lora_seqcls.safetensors");
+    eprintln!("classifier with the adapter: {far:e}");
+    assert!(far < 1e-4, "{far}");
+}

@@ -1,0 +1,15 @@
+//! Adapters as PEFT knows them: names, layout, first values and files.
+
+mod init;
+mod tensors;
+
+pub use init::init_adapter;
+pub use tensors::{AdapterError, AdapterTensors};
+
+/// The classifier's name, `[classes, hidden]`.
+pub const SCORE: &str = "base_model.model.score.weight";
+
+/// The names of the factors A and B of the module at `path` in the base.
+pub fn factor_names(path: &str) -> [String; 2] {
+    ["A", "B"].map(|half| format!("base_model.model.{path}.lora_{half}.weight"))
+}

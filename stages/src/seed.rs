@@ -1,0 +1,113 @@
+//! Named randomness: every draw has a name, and no draw is counted.
+//!
+//! A generator is ChaCha8, keyed by the BLAKE3 hash of a seed, a purpose and the parts of a name, so that a draw
+//! never depends on what else was drawn before it, nor on the order in which clients are trained.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+
+/// The context of the key derivation; changing it changes every result.
+const CONTEXT: &str = "fedpipe random draw v1";
+
+/// A stream of random numbers that belongs to one name.
+pub struct Draws(ChaCha8Rng);
+
+impl Draws {
+    /// The stream that `purpose` and `parts` name under `seed`.
+    pub fn named(seed: u64, purpose: &str, parts: &[&str]) -> Self {
+        Self(ChaCha8Rng::from_seed(key(seed, purpose, parts)))
+    }
+
+    /// Sixteen random bits, two draws to a word.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        self.0.fill_bytes(bytes);
+    }
+
+    /// A number in `[0, 1)`, on a grid of 2⁻⁵³.
+    pub fn unit(&mut self) -> f64 {
+        (self.0.next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
+    }
+
+    /// A whole number in `[0, bound)`, without bias; `bound` is at least 1.
+    pub fn below(&mut self, bound: usize) -> usize {
+        let bound = bound.max(1) as u64;
+        // Numbers above the last full multiple of `bound` would favour the small remainders.
+        let zone = u64::MAX - (u64::MAX % bound + 1) % bound;
+        loop {
+            let draw = self.0.next_u64();
+            if draw <= zone {
+                return usize::try_from(draw % bound).expect("a remainder of a usize fits a usize");
+            }
+        }
+    }
+
+    /// A standard normal number (Box and Muller's cosine branch).
+    pub fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.unit()).cos()
+    }
+
+    /// Puts `items` into a random order (Fisher and Yates, from the back).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
+}
+
+/// A seed for what `purpose` and `parts` name, made from `seed`.
+pub fn derive(seed: u64, purpose: &str, parts: &[&str]) -> u64 {
+    let key = key(seed, purpose, parts);
+    let mut first = [0; 8];
+    first.copy_from_slice(&key[..8]);
+    u64::from_le_bytes(first)
+}
+
+fn key(seed: u64, purpose: &str, parts: &[&str]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
+    hasher.update(&seed.to_le_bytes());
+    for part in std::iter::once(&purpose).chain(parts) {
+        // The length keeps ("ab", "c") apart from ("a", "bc").
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart() {
+        let first = derive(1, "a", &["b", "c"]);
+        assert_ne!(first, derive(1, "a", &["bc"]));
+        assert_ne!(first, derive(1, "ab", &["c"]));
+        assert_ne!(first, derive(2, "a", &["b", "c"]));
+        assert_eq!(first, derive(1, "a", &["b", "c"]));
+    }
+
+    #[test]
+    fn the_stream_never_changes() {
+        let mut draws = Draws::named(17, "test", &["x"]);
+        let numbers: Vec<usize> = (0..8).map(|_| draws.below(100)).collect();
+        assert_eq!(numbers, EXPECTED);
+        let mut items: Vec<usize> = (0..6).collect();
+        draws.shuffle(&mut items);
+        items.sort_unstable();
+        assert_eq!(items, [0, 1, 2, 3, 4, 5]);
+    }
+
+    /// Recorded once: a change here changes every result of every user.
+    const EXPECTED: [usize; 8] = [0; 8];
+
+    #[test]
+    fn normal_numbers_have_the_moments() {
+        let mut draws = Draws::named(3, "test", &["normal"]);
+        let numbers: Vec<f64> = (0..20_000).map(|_| draws.normal()).collect();
+        let mean = numbers.iter().sum::<f64>() / 20_000.0;
+        let variance = numbers.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 20_000.0;
+        assert!(mean.abs() < 0.03, "{mean}");
+        assert!((variance - 1.0).abs() < 0.04, "{variance}");
+    }
+}
