@@ -149,14 +149,14 @@ fn the_mean_of_recorded_clients_is_the_recorded_mean() {
 }
 
 /// Examples of varying length whose label can be told from their tokens.
-fn examples(count: usize, seed: u64) -> TokenSet {
+fn examples(count: usize, longest: usize, seed: u64) -> TokenSet {
     let mut draws = Draws::named(seed, "test", &["examples"]);
     let rows: Vec<(Vec<u32>, i32)> = (0..count)
         .map(|_| {
             let label = draws.below(2);
             let token =
                 |draws: &mut Draws| u32::try_from(3 + 2 * draws.below(300) + label).unwrap();
-            let length = 2 + draws.below(20);
+            let length = 2 + draws.below(longest - 1);
             (
                 (0..length).map(|_| token(&mut draws)).collect(),
                 i32::try_from(label).unwrap(),
@@ -191,7 +191,7 @@ impl Owned {
         Self {
             adapter,
             lora,
-            data: examples(count, seed),
+            data: examples(count, 21, seed),
             seed,
         }
     }
@@ -308,10 +308,14 @@ fn count(values: &[f32]) -> usize {
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let base = tiny::base();
-    let client = Owned::new(8, 40, 5);
+    // Long and wide enough for products and softmax to be cut up among threads.
+    let client = Owned {
+        data: examples(64, 120, 5),
+        ..Owned::new(8, 1, 5)
+    };
     let numbers = LocalNumbers {
-        epochs: Some(1),
-        ..LocalNumbers::new(20, Optimizer::adamw(1e-2))
+        clip: Some(1.0),
+        ..LocalNumbers::new(32, Optimizer::adamw(1e-2))
     };
     let bytes = |threads| {
         let pool = rayon::ThreadPoolBuilder::new()
@@ -353,30 +357,39 @@ fn accumulated_parts_make_the_step_of_the_whole_batch() {
 }
 
 #[test]
-fn the_proximal_term_pulls_back_and_nothing_else() {
+fn the_proximal_term_adds_the_way_from_the_start_to_the_gradient() {
     let base = tiny::base();
     let client = Owned::new(4, 16, 7);
-    let sgd = |prox| LocalNumbers {
-        prox,
-        clip: None,
-        ..LocalNumbers::new(4, Optimizer::Sgd { lr: 0.5 })
+    let free = LocalNumbers::new(8, Optimizer::adamw(1e-2));
+    let held = LocalNumbers { prox: 0.5, ..free };
+    let member = Client {
+        adapter: &client.adapter,
+        lora: &client.lora,
+        seed: 7,
+        steps: 2,
     };
-    let free = run(&base, &[client.job()], &sgd(0.0)).remove(0).adapter;
-    let held = run(&base, &[client.job()], &sgd(1.0)).remove(0).adapter;
-    assert!(relative(&held, &client.adapter) < relative(&free, &client.adapter));
-    let first = LocalNumbers {
-        steps: Some(1),
-        ..sgd(0.0)
+    let mut batches = [Batches::new(&client.data, 8, 7)];
+    let mut draw = || draw_parts(&base, &[client.job()], &[0], &mut batches, 8);
+    let (first, second) = (draw(), draw());
+    let after_one = |numbers: &LocalNumbers| {
+        let mut trainer = Trainer::new(&base, &[member], numbers).unwrap();
+        trainer.step(&first);
+        let (gradient, _) = trainer.gradient(&second);
+        (trainer.flat(0), gradient.try_into_vec_as::<f32>().unwrap())
     };
-    let pulled = LocalNumbers { prox: 1.0, ..first };
-    let (first, pulled) = (
-        run(&base, &[client.job()], &first),
-        run(&base, &[client.job()], &pulled),
-    );
-    assert_eq!(
-        first[0].adapter, pulled[0].adapter,
-        "at the start there is nothing to pull"
-    );
+    let ((values, free), (same, held)) = (after_one(&free), after_one(&held));
+    assert_eq!(values, same, "at the start there is nothing to pull");
+    let start = client.adapter.flatten();
+    let moved = values
+        .iter()
+        .zip(&start)
+        .map(|(now, before)| 0.5 * (now - before));
+    let expected: Vec<f32> = free
+        .iter()
+        .zip(moved)
+        .map(|(gradient, pull)| gradient + pull)
+        .collect();
+    assert!(apart(&held, &expected) < 1e-6 && apart(&held, &free) > 1e-3);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The first values of an adapter.
 
-use super::{AdapterTensors, SCORE};
+use super::AdapterTensors;
 use crate::model::{Config, Init, Layout, LoraConfig, Part};
 use crate::seed::Draws;
 
@@ -54,6 +54,7 @@ fn narrow(value: f64) -> f32 {
 mod tests {
     use super::*;
     use crate::model::{Layers, tiny};
+    use crate::peft::SCORE;
 
     fn config() -> Config {
         tiny::config()
