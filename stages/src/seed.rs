@@ -1,6 +1,6 @@
 //! Named randomness: every draw has a name, and no draw is counted.
 //!
-//! A generator is ChaCha8, keyed by the BLAKE3 hash of a seed, a purpose and the parts of a name, so that a draw
+//! A stream is that of the `ChaCha8` cipher, keyed by the BLAKE3 hash of a seed, a purpose and the parts of a name, so that a draw
 //! never depends on what else was drawn before it, nor on the order in which clients are trained.
 
 use rand_chacha::ChaCha8Rng;
@@ -36,7 +36,8 @@ impl Draws {
         loop {
             let draw = self.0.next_u64();
             if draw <= zone {
-                return usize::try_from(draw % bound).expect("a remainder of a usize fits a usize");
+                #[expect(clippy::cast_possible_truncation, reason = "`bound` was a usize")]
+                return (draw % bound) as usize;
             }
         }
     }

@@ -18,7 +18,7 @@ pub enum TokenSetError {
 }
 
 /// Examples `0..len`, each a row of token ids with a label.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenSet {
     ids: Vec<u32>,
     offsets: Vec<u64>,
@@ -54,13 +54,26 @@ impl TokenSet {
     pub fn from_examples<'a>(
         examples: impl IntoIterator<Item = (&'a [u32], i32)>,
     ) -> Result<Self, TokenSetError> {
+        let Self {
+            ids,
+            offsets,
+            labels,
+        } = Self::collect(examples);
+        Self::new(ids, offsets, labels)
+    }
+
+    fn collect<'a>(examples: impl IntoIterator<Item = (&'a [u32], i32)>) -> Self {
         let (mut ids, mut offsets, mut labels) = (Vec::new(), vec![0], Vec::new());
         for (tokens, label) in examples {
             ids.extend_from_slice(tokens);
             offsets.push(ids.len() as u64);
             labels.push(label);
         }
-        Self::new(ids, offsets, labels)
+        Self {
+            ids,
+            offsets,
+            labels,
+        }
     }
 
     /// The number of examples.
@@ -94,9 +107,9 @@ impl TokenSet {
     }
 
     /// The examples at `indices`, in that order.
+    #[must_use]
     pub fn subset(&self, indices: &[usize]) -> Self {
-        let examples = indices.iter().map(|&i| (self.tokens(i), self.labels[i]));
-        Self::from_examples(examples).expect("every example of a token set has tokens")
+        Self::collect(indices.iter().map(|&i| (self.tokens(i), self.labels[i])))
     }
 
     /// A safetensors file of `ids` (U32), `offsets` (I64) and `labels` (I32); equal sets give equal bytes.
@@ -112,15 +125,11 @@ impl TokenSet {
             .iter()
             .flat_map(|label| label.to_le_bytes())
             .collect();
-        let view = |dtype, length, bytes| {
-            TensorView::new(dtype, vec![length], bytes).expect("the length counts the elements")
-        };
-        let tensors = [
-            ("ids", view(Dtype::U32, self.ids.len(), &ids)),
-            ("labels", view(Dtype::I32, self.labels.len(), &labels)),
-            ("offsets", view(Dtype::I64, self.offsets.len(), &offsets)),
-        ];
-        safetensors::serialize(tensors, None).expect("three small names make a valid header")
+        file([
+            ("ids", Dtype::U32, self.ids.len(), &ids),
+            ("labels", Dtype::I32, self.labels.len(), &labels),
+            ("offsets", Dtype::I64, self.offsets.len(), &offsets),
+        ])
     }
 
     /// Reads what [`TokenSet::to_bytes`] wrote.
@@ -140,6 +149,15 @@ impl TokenSet {
     fn start(&self, index: usize) -> usize {
         usize::try_from(self.offsets[index]).expect("an offset is at most the length of `ids`")
     }
+}
+
+/// A safetensors file of one-dimensional tensors: name, type, length, bytes.
+fn file(tensors: [(&str, Dtype, usize, &[u8]); 3]) -> Vec<u8> {
+    let views = tensors.map(|(name, dtype, length, bytes)| {
+        let view = TensorView::new(dtype, vec![length], bytes);
+        (name, view.expect("the length counts the elements"))
+    });
+    safetensors::serialize(views, None).expect("three short names make a valid header")
 }
 
 /// The elements of a one-dimensional tensor, as little-endian bytes.

@@ -1,4 +1,4 @@
-//! Federated averaging (McMahan and others, 2016).
+//! Federated averaging (arXiv 1602.05629).
 
 use super::{AggregateError, Update, flat, narrow};
 

@@ -1,4 +1,4 @@
-//! The coordinate-wise median (Yin and others, 2018).
+//! The coordinate-wise median (arXiv 1803.01498).
 
 use super::{Update, flat, narrow};
 

@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn a_pass_meets_every_example_once_with_like_lengths_together() {
         let tokens = [1_u32; 40];
-        let examples = (0..101).map(|i| (&tokens[..1 + (i * 7) % 40], 0));
+        let examples = (0..101).map(|i| (&tokens[..=(i * 7) % 40], 0));
         let data = TokenSet::from_examples(examples).unwrap();
         let mut batches = Batches::new(&data, 4, 5);
         assert_eq!(batches.per_epoch(), 26);

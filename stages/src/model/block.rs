@@ -51,9 +51,9 @@ impl Linear {
         let Some(factors) = pass.factors.filter(|f| f.adapts(pass.layer, self.slot)) else {
             return frozen;
         };
-        let mask = pass.dropout.and_then(|dropout| {
-            dropout.mask(pass.batch, pass.rows, pass.layer, self.slot, x.dims()[1])
-        });
+        let mask = pass
+            .dropout
+            .map(|dropout| dropout.mask(pass.batch, pass.rows, pass.layer, self.slot, x.dims()[1]));
         frozen + factors.apply(x, pass.layer, self.slot, mask)
     }
 }

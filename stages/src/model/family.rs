@@ -10,7 +10,7 @@ use super::weights::{Checkpoint, Expected, WeightsError};
 /// A group of architectures that share one decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// LLaMA 1 to 3, SmolLM2, `TinyLlama`, and Mistral without a sliding window.
+    /// Llama 1 to 3, SmolLM2, `TinyLlama`, and Mistral without a sliding window.
     Llama,
 }
 

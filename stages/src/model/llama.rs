@@ -1,4 +1,4 @@
-//! The LLaMA family: how its `config.json` and the names in its checkpoints map onto the decoder.
+//! The Llama family: how its `config.json` and the names in its checkpoints map onto the decoder.
 
 use burn::tensor::Device;
 use serde::Deserialize;

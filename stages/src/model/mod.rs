@@ -1,6 +1,6 @@
 //! A pre-norm decoder of plain tensors: the frozen base, shared by reference, and the adapters over it.
 //!
-//! A family file ([`llama`]) says how `config.json` and a checkpoint's names map onto the decoder. Frozen weights
+//! A family file (`llama.rs`) says how `config.json` and a checkpoint's names map onto the decoder. Frozen weights
 //! lie on the plain device; only what is trained is on the autodiff device, so nothing below the first adapted
 //! module keeps a graph.
 

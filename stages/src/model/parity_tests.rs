@@ -153,6 +153,11 @@ fn classifier_logits_of_the_tiny_model() {
 }
 
 /// Runs where `FEDPIPE_SMOLLM2` names a folder with SmolLM2-135M and `FEDPIPE_ORACLES` what was recorded of it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the model is too large to lie in the repository"
+)]
+#[expect(clippy::print_stderr, reason = "the figures are what one runs it for")]
 #[test]
 fn logits_of_smollm2() {
     let folders = ["FEDPIPE_SMOLLM2", "FEDPIPE_ORACLES"].map(std::env::var_os);

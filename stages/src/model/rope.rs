@@ -14,7 +14,7 @@ pub enum Scaling {
         /// The divisor.
         factor: f64,
     },
-    /// LLaMA 3.1: low frequencies are divided, high ones are kept, those between are blended.
+    /// Llama 3.1: low frequencies are divided, high ones are kept, those between are blended.
     Llama3 {
         /// The divisor of the low frequencies.
         factor: f64,

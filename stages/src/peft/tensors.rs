@@ -137,27 +137,14 @@ impl AdapterTensors {
 
     /// A safetensors file as PEFT writes it; equal adapters give equal bytes.
     pub fn to_safetensors(&self) -> Vec<u8> {
-        let bytes: Vec<Vec<u8>> = self
-            .tensors
-            .values()
-            .map(|(_, values)| {
-                values
-                    .iter()
-                    .flat_map(|value| value.to_le_bytes())
-                    .collect()
-            })
-            .collect();
-        let views = self
-            .tensors
-            .iter()
-            .zip(&bytes)
-            .map(|((name, (shape, _)), bytes)| {
-                let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes);
-                (name, view.expect("the shape counts the values"))
-            });
-        // The metadata is a hash map: with a second key the bytes would vary from run to run.
-        let metadata = [("format".to_owned(), "pt".to_owned())].into();
-        safetensors::serialize(views, Some(metadata)).expect("an adapter's header is small")
+        let tensors = self.iter().map(|(name, shape, values)| {
+            let bytes = values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
+            (name, shape, bytes)
+        });
+        file(&tensors.collect::<Vec<_>>())
     }
 
     /// Reads a safetensors file of matrices (F32, F16 or BF16).
@@ -177,6 +164,17 @@ impl AdapterTensors {
         }
         Ok(Self { tensors })
     }
+}
+
+/// A safetensors file of f32 matrices: name, shape, bytes.
+fn file(tensors: &[(&str, [usize; 2], Vec<u8>)]) -> Vec<u8> {
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes);
+        (*name, view.expect("the shape counts the values"))
+    });
+    // The metadata is a hash map: with a second key the bytes would vary from run to run.
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    safetensors::serialize(views, Some(metadata)).expect("an adapter's header is small")
 }
 
 #[cfg(test)]
