@@ -1,9 +1,33 @@
-//! What the steps of fedpipe do.
+//! What the steps of fedpipe do: data, models, local training, aggregation, evaluation.
+//!
+//! [`node::Node`] lists the stages; [`steps`] has one file for each. A stage is one struct: read from
+//! RON it is the graph's syntax, serialised it is the cache key, run it is the work
+//! ([`stage::Stage`]). [`unroll::Unroll`] turns the stages of a graph into steps.
+//!
+//! This crate knows nothing of graph files, of the terminal, of the environment or of the clock.
 
 pub mod aggregate;
+pub mod check;
+pub mod corpus;
+pub mod device;
+pub mod download;
+pub mod edge;
+pub mod error;
 pub mod evaluate;
+pub mod kinds;
 pub mod local_train;
 pub mod model;
+pub mod node;
+pub mod partition;
 pub mod peft;
+pub mod rows;
 pub mod seed;
+pub mod session;
+pub mod shuffle;
+pub mod stage;
+pub mod steps;
 pub mod token_set;
+pub mod tokenize;
+pub mod unroll;
+
+pub use error::{Error, Result};

@@ -31,11 +31,7 @@ impl TokenSet {
     pub fn new(ids: Vec<u32>, offsets: Vec<u64>, labels: Vec<i32>) -> Result<Self, TokenSetError> {
         let wrong = |what: String| Err(TokenSetError::Inconsistent(what));
         if offsets.len() != labels.len() + 1 {
-            return wrong(format!(
-                "{} offsets for {} labels",
-                offsets.len(),
-                labels.len()
-            ));
+            return wrong(format!("{} offsets for {} labels", offsets.len(), labels.len()));
         }
         if offsets[0] != 0 || offsets[labels.len()] != ids.len() as u64 {
             return wrong(format!("the offsets do not span the {} ids", ids.len()));
@@ -43,22 +39,14 @@ impl TokenSet {
         if let Some(i) = offsets.windows(2).position(|pair| pair[1] <= pair[0]) {
             return wrong(format!("example {i} has no tokens"));
         }
-        Ok(Self {
-            ids,
-            offsets,
-            labels,
-        })
+        Ok(Self { ids, offsets, labels })
     }
 
     /// Builds a set from examples, each its tokens and its label.
     pub fn from_examples<'a>(
         examples: impl IntoIterator<Item = (&'a [u32], i32)>,
     ) -> Result<Self, TokenSetError> {
-        let Self {
-            ids,
-            offsets,
-            labels,
-        } = Self::collect(examples);
+        let Self { ids, offsets, labels } = Self::collect(examples);
         Self::new(ids, offsets, labels)
     }
 
@@ -69,11 +57,7 @@ impl TokenSet {
             offsets.push(ids.len() as u64);
             labels.push(label);
         }
-        Self {
-            ids,
-            offsets,
-            labels,
-        }
+        Self { ids, offsets, labels }
     }
 
     /// The number of examples.
@@ -115,16 +99,8 @@ impl TokenSet {
     /// A safetensors file of `ids` (U32), `offsets` (I64) and `labels` (I32); equal sets give equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let ids: Vec<u8> = self.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-        let offsets: Vec<u8> = self
-            .offsets
-            .iter()
-            .flat_map(|at| at.to_le_bytes())
-            .collect();
-        let labels: Vec<u8> = self
-            .labels
-            .iter()
-            .flat_map(|label| label.to_le_bytes())
-            .collect();
+        let offsets: Vec<u8> = self.offsets.iter().flat_map(|at| at.to_le_bytes()).collect();
+        let labels: Vec<u8> = self.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
         file([
             ("ids", Dtype::U32, self.ids.len(), &ids),
             ("labels", Dtype::I32, self.labels.len(), &labels),
@@ -167,10 +143,7 @@ fn elements<'a, const N: usize>(
     dtype: Dtype,
     kind: &'static str,
 ) -> Result<impl Iterator<Item = [u8; N]> + use<'a, N>, TokenSetError> {
-    let tensor = file
-        .tensor(name)
-        .ok()
-        .filter(|t| t.dtype() == dtype && t.shape().len() == 1);
+    let tensor = file.tensor(name).ok().filter(|t| t.dtype() == dtype && t.shape().len() == 1);
     let data = tensor.ok_or(TokenSetError::Tensor(name, kind))?.data();
     Ok(data.as_chunks::<N>().0.iter().copied())
 }
@@ -195,10 +168,7 @@ mod tests {
     #[test]
     fn broken_arrays_are_refused() {
         let error = TokenSet::new(vec![1], vec![0, 1, 1], vec![0, 0]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the token set is inconsistent: example 1 has no tokens"
-        );
+        assert_eq!(error.to_string(), "the token set is inconsistent: example 1 has no tokens");
         assert!(TokenSet::new(vec![1], vec![0, 2], vec![0]).is_err());
         assert!(TokenSet::from_bytes(&small().to_bytes()[..40]).is_err());
         let other = safetensors::serialize(Vec::<(String, TensorView<'_>)>::new(), None).unwrap();

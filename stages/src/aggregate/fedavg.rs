@@ -9,16 +9,10 @@ pub(super) fn mean(updates: &[Update<'_>]) -> Result<Vec<f32>, AggregateError> {
         return Err(AggregateError::NoWeight);
     }
     let all = flat(updates);
-    let shares: Vec<f64> = updates
-        .iter()
-        .map(|update| update.examples as f64 / total as f64)
-        .collect();
+    let shares: Vec<f64> =
+        updates.iter().map(|update| update.examples as f64 / total as f64).collect();
     let value = |at: usize| {
-        let sum: f64 = shares
-            .iter()
-            .zip(&all)
-            .map(|(p, values)| p * f64::from(values[at]))
-            .sum();
+        let sum: f64 = shares.iter().zip(&all).map(|(p, values)| p * f64::from(values[at])).sum();
         narrow(sum)
     };
     Ok((0..all[0].len()).map(value).collect())

@@ -15,10 +15,7 @@ pub(super) fn median(updates: &[Update<'_>]) -> Vec<f32> {
         if column.len() % 2 == 1 {
             column[half]
         } else {
-            narrow(f64::midpoint(
-                f64::from(column[half - 1]),
-                f64::from(column[half]),
-            ))
+            narrow(f64::midpoint(f64::from(column[half - 1]), f64::from(column[half])))
         }
     };
     (0..all[0].len()).map(middle).collect()

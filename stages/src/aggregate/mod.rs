@@ -62,10 +62,7 @@ impl Rule {
 
 /// The values of each update, flat.
 fn flat(updates: &[Update<'_>]) -> Vec<Vec<f32>> {
-    updates
-        .iter()
-        .map(|update| update.adapter.flatten())
-        .collect()
+    updates.iter().map(|update| update.adapter.flatten()).collect()
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "adapters are f32")]
@@ -82,11 +79,8 @@ mod tests {
     }
 
     fn values(rule: Rule, updates: &[(u64, &AdapterTensors)]) -> Result<Vec<f32>, AggregateError> {
-        let updates = updates
-            .iter()
-            .map(|&(examples, adapter)| Update { examples, adapter });
-        rule.aggregate(&updates.collect::<Vec<_>>())
-            .map(|adapter| adapter.flatten())
+        let updates = updates.iter().map(|&(examples, adapter)| Update { examples, adapter });
+        rule.aggregate(&updates.collect::<Vec<_>>()).map(|adapter| adapter.flatten())
     }
 
     #[test]
@@ -95,20 +89,13 @@ mod tests {
         let mean = values(Rule::FedAvg, &[(1, &a), (3, &b)]).unwrap();
         assert_eq!(mean, [4.0, -5.0]);
         assert_eq!(values(Rule::FedAvg, &[(10, &a), (30, &b)]).unwrap(), mean);
-        assert_eq!(
-            values(Rule::FedAvg, &[(0, &a), (3, &b)]).unwrap(),
-            [5.0, -10.0]
-        );
+        assert_eq!(values(Rule::FedAvg, &[(0, &a), (3, &b)]).unwrap(), [5.0, -10.0]);
         assert_eq!(values(Rule::FedAvg, &[(7, &a)]).unwrap(), [1.0, 10.0]);
     }
 
     #[test]
     fn median_is_the_middle_of_each_coordinate() {
-        let all = [
-            adapter(&[1.0, 9.0]),
-            adapter(&[5.0, -2.0]),
-            adapter(&[100.0, 0.0]),
-        ];
+        let all = [adapter(&[1.0, 9.0]), adapter(&[5.0, -2.0]), adapter(&[100.0, 0.0])];
         let updates: Vec<_> = all.iter().map(|adapter| (1, adapter)).collect();
         assert_eq!(values(Rule::Median, &updates).unwrap(), [5.0, 0.0]);
         assert_eq!(values(Rule::Median, &updates[..2]).unwrap(), [3.0, 3.5]);
@@ -122,9 +109,6 @@ mod tests {
             values(Rule::Median, &[(1, &a), (1, &b)]),
             Err(AggregateError::Unlike { client: 1 })
         );
-        assert_eq!(
-            values(Rule::FedAvg, &[(0, &a), (0, &a)]),
-            Err(AggregateError::NoWeight)
-        );
+        assert_eq!(values(Rule::FedAvg, &[(0, &a), (0, &a)]), Err(AggregateError::NoWeight));
     }
 }

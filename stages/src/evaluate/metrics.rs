@@ -77,25 +77,11 @@ fn score(confusion: &[Vec<u64>], class: usize) -> ClassScore {
     let support: u64 = confusion[class].iter().sum();
     let answered: u64 = confusion.iter().map(|row| row[class]).sum();
     let share = |of: u64| {
-        if of == 0 {
-            0.0
-        } else {
-            right as f64 / of as f64
-        }
+        if of == 0 { 0.0 } else { right as f64 / of as f64 }
     };
     let (precision, recall) = (share(answered), share(support));
-    let f1 = if right == 0 {
-        0.0
-    } else {
-        2.0 * right as f64 / (support + answered) as f64
-    };
-    ClassScore {
-        precision,
-        recall,
-        f1,
-        support,
-        absent: support + answered == 0,
-    }
+    let f1 = if right == 0 { 0.0 } else { 2.0 * right as f64 / (support + answered) as f64 };
+    ClassScore { precision, recall, f1, support, absent: support + answered == 0 }
 }
 
 #[cfg(test)]

@@ -75,11 +75,7 @@ pub fn evaluate(
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Scores, EvaluateError> {
     let log_probabilities = predict(base, adapter, lora, data, batch, progress)?;
-    Ok(Scores::of(
-        &log_probabilities,
-        data.labels(),
-        adapter.classes(),
-    ))
+    Ok(Scores::of(&log_probabilities, data.labels(), adapter.classes()))
 }
 
 /// The log probabilities of the classes for each example of `data`, example after example.
@@ -96,21 +92,13 @@ pub fn predict(
     check(base, data, classes)?;
     let layout = Layout::new(base.config(), lora, lora.rank, classes);
     let flat = layout.stack(&[layout.pack(adapter, lora.rank)?], base.device());
-    let factors = Factors::new(
-        &layout,
-        &layout.split(&flat),
-        &[lora.scale()],
-        base.device(),
-    );
+    let factors = Factors::new(&layout, &layout.split(&flat), &[lora.scale()], base.device());
     let mut order: Vec<usize> = (0..data.len()).collect();
     order.sort_by_key(|&index| data.tokens(index).len());
     let mut results = vec![0.0; data.len() * classes];
     let steps = order.len().div_ceil(batch.max(1)) as u64;
     for (step, indices) in (1..).zip(order.chunks(batch.max(1))) {
-        let example = |&index: &usize| Example {
-            tokens: data.tokens(index),
-            label: 0,
-        };
+        let example = |&index: &usize| Example { tokens: data.tokens(index), label: 0 };
         let rows = [indices.iter().map(example).collect()];
         let rows = Batch::new(&rows, base.config().pad, base.device());
         let rows = activation::log_softmax(base.classify(&rows, &factors, None), 1);
@@ -120,13 +108,7 @@ pub fn predict(
             }
             results[index * classes..(index + 1) * classes].copy_from_slice(values);
         }
-        if progress(Progress {
-            step,
-            steps,
-            loss: None,
-        })
-        .is_break()
-        {
+        if progress(Progress { step, steps, loss: None }).is_break() {
             return Err(EvaluateError::Stopped);
         }
     }
@@ -134,8 +116,7 @@ pub fn predict(
 }
 
 fn fetch(rows: Tensor<2>) -> Result<Vec<f32>, EvaluateError> {
-    rows.try_into_vec_as::<f32>()
-        .map_err(|error| EvaluateError::Device(error.to_string()))
+    rows.try_into_vec_as::<f32>().map_err(|error| EvaluateError::Device(error.to_string()))
 }
 
 fn check(base: &Base, data: &TokenSet, classes: usize) -> Result<(), EvaluateError> {
@@ -148,22 +129,10 @@ fn check(base: &Base, data: &TokenSet, classes: usize) -> Result<(), EvaluateErr
     let vocab = base.config().vocab;
     for (example, &label) in data.labels().iter().enumerate() {
         if usize::try_from(label).map_or(true, |label| label >= classes) {
-            return Err(EvaluateError::Label {
-                example,
-                label,
-                classes,
-            });
+            return Err(EvaluateError::Label { example, label, classes });
         }
-        if let Some(&token) = data
-            .tokens(example)
-            .iter()
-            .find(|&&token| token as usize >= vocab)
-        {
-            return Err(EvaluateError::Token {
-                example,
-                token,
-                vocab,
-            });
+        if let Some(&token) = data.tokens(example).iter().find(|&&token| token as usize >= vocab) {
+            return Err(EvaluateError::Token { example, token, vocab });
         }
     }
     Ok(())

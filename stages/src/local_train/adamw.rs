@@ -40,11 +40,8 @@ impl AdamW {
         let root = second.clone().sqrt() / correct2.sqrt() + self.eps;
         let change = first.clone() / root * (lr.clone() / correct1);
         *moments = Some(Moments { first, second });
-        let kept = if self.weight_decay > 0.0 {
-            values * (lr * -self.weight_decay + 1.0)
-        } else {
-            values
-        };
+        let kept =
+            if self.weight_decay > 0.0 { values * (lr * -self.weight_decay + 1.0) } else { values };
         kept - change
     }
 }

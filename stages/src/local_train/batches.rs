@@ -24,13 +24,7 @@ pub struct Batches<'a> {
 impl<'a> Batches<'a> {
     /// Batches of `size` examples of `data`.
     pub fn new(data: &'a TokenSet, size: usize, seed: u64) -> Self {
-        Self {
-            data,
-            size: size.max(1),
-            seed,
-            pass: 0,
-            ready: VecDeque::new(),
-        }
+        Self { data, size: size.max(1), seed, pass: 0, ready: VecDeque::new() }
     }
 
     /// The number of batches in one pass.
@@ -55,8 +49,7 @@ impl<'a> Batches<'a> {
             window.sort_by_key(|&index| self.data.tokens(index).len());
             let mut batches: Vec<&[usize]> = window.chunks(self.size).collect();
             draws.shuffle(&mut batches);
-            self.ready
-                .extend(batches.into_iter().map(<[usize]>::to_vec));
+            self.ready.extend(batches.into_iter().map(<[usize]>::to_vec));
         }
     }
 }
@@ -85,11 +78,7 @@ mod tests {
             lengths.clone().max().unwrap() * batch.len() - lengths.sum::<usize>()
         };
         let wasted: usize = first.iter().map(waste).sum();
-        assert!(
-            wasted * 5 < data.total_tokens(),
-            "{wasted} of {}",
-            data.total_tokens()
-        );
+        assert!(wasted * 5 < data.total_tokens(), "{wasted} of {}", data.total_tokens());
         assert_eq!(first, pass(&mut Batches::new(&data, 4, 5)));
     }
 }

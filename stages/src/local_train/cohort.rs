@@ -69,15 +69,9 @@ impl<'a> Trainer<'a> {
                 return Err(TrainError::Unlike { client });
             }
         }
-        let rank = clients
-            .iter()
-            .map(|client| client.lora.rank)
-            .max()
-            .unwrap_or(1);
+        let rank = clients.iter().map(|client| client.lora.rank).max().unwrap_or(1);
         let layout = Layout::new(base.config(), first.lora, rank, classes);
-        let rows = clients
-            .iter()
-            .map(|client| layout.pack(client.adapter, client.lora.rank));
+        let rows = clients.iter().map(|client| layout.pack(client.adapter, client.lora.rank));
         let values = layout.stack(&rows.collect::<Result<Vec<_>, _>>()?, base.device());
         let member = |client: &Client<'_>| Member {
             rank: client.lora.rank,
@@ -115,19 +109,8 @@ impl<'a> Trainer<'a> {
         let values = self.values.clone();
         self.values = match self.numbers.optimizer {
             Optimizer::Sgd { .. } => sgd::step(values, gradient, lr),
-            Optimizer::AdamW {
-                weight_decay,
-                beta1,
-                beta2,
-                eps,
-                ..
-            } => {
-                let rule = AdamW {
-                    weight_decay,
-                    beta1,
-                    beta2,
-                    eps,
-                };
+            Optimizer::AdamW { weight_decay, beta1, beta2, eps, .. } => {
+                let rule = AdamW { weight_decay, beta1, beta2, eps };
                 rule.step(&mut self.moments, values, gradient, lr, self.done)
             }
         };
@@ -146,16 +129,11 @@ impl<'a> Trainer<'a> {
             .collect();
         let scales: Vec<f64> = self.members.iter().map(|member| member.scale).collect();
         let factors = Factors::new(&self.layout, &leaves, &scales, self.base.device());
-        let totals: Vec<usize> = (0..clients)
-            .map(|k| parts.iter().map(|part| part.examples(k)).sum())
-            .collect();
+        let totals: Vec<usize> =
+            (0..clients).map(|k| parts.iter().map(|part| part.examples(k)).sum()).collect();
         let mut sum: Option<(Tensor<2>, Tensor<2>)> = None;
         for (at, part) in parts.iter().enumerate() {
-            let rates = self
-                .members
-                .iter()
-                .map(|member| (member.seed, member.dropout))
-                .collect();
+            let rates = self.members.iter().map(|member| (member.seed, member.dropout)).collect();
             let dropout = Dropout::new(rates, self.done, at, self.base.device());
             let logits = self.base.classify(part, &factors, dropout.as_ref());
             let losses = self.cross_entropy(logits, part, &totals); // K 1
@@ -175,10 +153,7 @@ impl<'a> Trainer<'a> {
             });
         }
         let (mut gradient, losses) = sum.unwrap_or_else(|| {
-            (
-                self.values.zeros_like(),
-                Tensor::zeros([clients, 1], self.base.device()),
-            )
+            (self.values.zeros_like(), Tensor::zeros([clients, 1], self.base.device()))
         });
         if let Some(anchor) = &self.anchor {
             gradient = gradient + (self.values.clone() - anchor.clone()) * self.numbers.prox;
@@ -189,11 +164,7 @@ impl<'a> Trainer<'a> {
     /// The share `[K, 1]` of this part in each client's mean cross-entropy over `totals` examples.
     fn cross_entropy(&self, logits: Tensor<2>, part: &Batch, totals: &[usize]) -> Tensor<2> {
         let (clients, rows, device) = (part.clients(), part.rows(), self.base.device());
-        let labels: Vec<i32> = part
-            .labels()
-            .iter()
-            .map(|&label| label.cast_signed())
-            .collect();
+        let labels: Vec<i32> = part.labels().iter().map(|&label| label.cast_signed()).collect();
         let labels = TensorData::new(labels, [clients * rows, 1]);
         let labels: Tensor<2, Int> = Tensor::from_data(labels, device);
         let weight = |(row, &length): (usize, &usize)| match length {
@@ -217,9 +188,7 @@ impl<'a> Trainer<'a> {
         let flat = flat.clone().try_into_vec_as::<f32>();
         let flat = flat.map_err(|error| TrainError::Device(error.to_string()))?;
         let rows = self.members.iter().zip(flat.chunks(self.layout.length()));
-        Ok(rows
-            .map(|(member, row)| self.layout.unpack(row, member.rank))
-            .collect())
+        Ok(rows.map(|(member, row)| self.layout.unpack(row, member.rank)).collect())
     }
 
     /// The row of `client`, padding included.
@@ -240,10 +209,10 @@ impl<'a> Trainer<'a> {
         let take = |tensor: Tensor<2>| tensor.select(0, indices.clone());
         self.values = take(self.values.clone());
         self.anchor = self.anchor.take().map(take);
-        self.moments = self.moments.take().map(|moments| Moments {
-            first: take(moments.first),
-            second: take(moments.second),
-        });
+        self.moments = self
+            .moments
+            .take()
+            .map(|moments| Moments { first: take(moments.first), second: take(moments.second) });
         self.members = keep.iter().map(|&k| self.members[k]).collect();
     }
 

@@ -153,27 +153,12 @@ pub fn train(
         check_data(base, client, job)?;
     }
     let effective = numbers.batch * numbers.accumulate;
-    let mut batches: Vec<Batches<'_>> = clients
-        .iter()
-        .map(|job| Batches::new(job.data, effective, job.seed))
-        .collect();
-    let steps: Vec<u64> = batches
-        .iter()
-        .map(|b| numbers.steps_for(b.per_epoch()))
-        .collect();
+    let mut batches: Vec<Batches<'_>> =
+        clients.iter().map(|job| Batches::new(job.data, effective, job.seed)).collect();
+    let steps: Vec<u64> = batches.iter().map(|b| numbers.steps_for(b.per_epoch())).collect();
     let all = clients.iter().zip(&steps).map(|(job, &steps)| {
-        let ClientJob {
-            adapter,
-            lora,
-            seed,
-            ..
-        } = *job;
-        Client {
-            adapter,
-            lora,
-            seed,
-            steps,
-        }
+        let ClientJob { adapter, lora, seed, .. } = *job;
+        Client { adapter, lora, seed, steps }
     });
     let mut trainer = Trainer::new(base, &all.collect::<Vec<_>>(), numbers)?;
     let mut active: Vec<usize> = (0..clients.len()).collect();
@@ -183,25 +168,17 @@ pub fn train(
     for step in 0..most {
         let parts = draw_parts(base, clients, &active, &mut batches, numbers.batch);
         for (row, &client) in active.iter().enumerate() {
-            records[client].tokens += parts
-                .iter()
-                .map(|part| part.tokens(row) as u64)
-                .sum::<u64>();
+            records[client].tokens += parts.iter().map(|part| part.tokens(row) as u64).sum::<u64>();
         }
         pending.push(trainer.step(&parts));
         let ending = active.iter().any(|&client| steps[client] == step + 1);
         if ending || pending.len() == READ_EVERY {
             read_losses(&mut pending, step + 1, &active, &mut records)?;
         }
-        let loss = mean(
-            active
-                .iter()
-                .filter_map(|&client| records[client].losses.last()),
-        );
+        let loss = mean(active.iter().filter_map(|&client| records[client].losses.last()));
         if ending {
-            let keep: Vec<usize> = (0..active.len())
-                .filter(|&row| steps[active[row]] > step + 1)
-                .collect();
+            let keep: Vec<usize> =
+                (0..active.len()).filter(|&row| steps[active[row]] > step + 1).collect();
             for (row, adapter) in trainer.adapters()?.into_iter().enumerate() {
                 if !keep.contains(&row) {
                     records[active[row]].adapter = Some(adapter);
@@ -210,20 +187,12 @@ pub fn train(
             trainer.retain(&keep);
             active = keep.iter().map(|&row| active[row]).collect();
         }
-        if progress(Progress {
-            step: step + 1,
-            steps: most,
-            loss,
-        })
-        .is_break()
-        {
+        if progress(Progress { step: step + 1, steps: most, loss }).is_break() {
             return Err(TrainError::Stopped);
         }
     }
     let results = records.into_iter().zip(clients).zip(&steps).enumerate();
-    results
-        .map(|(client, ((record, job), &steps))| record.finish(client, job, steps))
-        .collect()
+    results.map(|(client, ((record, job), &steps))| record.finish(client, job, steps)).collect()
 }
 
 /// What is known of a client while it is trained.
@@ -236,18 +205,9 @@ struct Record {
 
 impl Record {
     fn finish(self, client: usize, job: &ClientJob<'_>, steps: u64) -> Result<Trained, TrainError> {
-        let adapter = self
-            .adapter
-            .expect("every client ends at its own number of steps");
-        if !adapter
-            .iter()
-            .all(|(_, _, values)| values.iter().all(|value| value.is_finite()))
-        {
-            return Err(TrainError::NotFinite {
-                what: "the adapter",
-                client,
-                step: steps,
-            });
+        let adapter = self.adapter.expect("every client ends at its own number of steps");
+        if !adapter.iter().all(|(_, _, values)| values.iter().all(|value| value.is_finite())) {
+            return Err(TrainError::NotFinite { what: "the adapter", client, step: steps });
         }
         Ok(Trained {
             adapter,
@@ -261,9 +221,7 @@ impl Record {
 }
 
 fn mean<'a>(numbers: impl Iterator<Item = &'a f64>) -> Option<f64> {
-    let (count, sum) = numbers.fold((0_u32, 0.0), |(count, sum), number| {
-        (count + 1, sum + number)
-    });
+    let (count, sum) = numbers.fold((0_u32, 0.0), |(count, sum), number| (count + 1, sum + number));
     (count > 0).then(|| sum / f64::from(count))
 }
 
@@ -278,19 +236,11 @@ fn check_data(base: &Base, client: usize, job: &ClientJob<'_>) -> Result<(), Tra
     for example in 0..job.data.len() {
         let label = job.data.label(example);
         if usize::try_from(label).map_or(true, |label| label >= classes) {
-            return Err(TrainError::Label {
-                example,
-                label,
-                classes,
-            });
+            return Err(TrainError::Label { example, label, classes });
         }
         let large = |token: &&u32| **token as usize >= vocab;
         if let Some(&token) = job.data.tokens(example).iter().find(large) {
-            return Err(TrainError::Token {
-                example,
-                token,
-                vocab,
-            });
+            return Err(TrainError::Token { example, token, vocab });
         }
     }
     Ok(())
@@ -304,31 +254,19 @@ fn draw_parts(
     batches: &mut [Batches<'_>],
     size: usize,
 ) -> Vec<Batch> {
-    let drawn: Vec<Vec<usize>> = active
-        .iter()
-        .map(|&client| batches[client].draw())
-        .collect();
-    let parts = drawn
-        .iter()
-        .map(|indices| indices.len().div_ceil(size))
-        .max()
-        .unwrap_or(0);
+    let drawn: Vec<Vec<usize>> = active.iter().map(|&client| batches[client].draw()).collect();
+    let parts = drawn.iter().map(|indices| indices.len().div_ceil(size)).max().unwrap_or(0);
     let cut = |part: usize| -> Vec<Vec<Example<'_>>> {
         let rows = active.iter().zip(&drawn).map(|(&client, indices)| {
             let data = clients[client].data;
             let own = indices.chunks(size).nth(part).unwrap_or_default();
             own.iter()
-                .map(|&i| Example {
-                    tokens: data.tokens(i),
-                    label: data.label(i).unsigned_abs(),
-                })
+                .map(|&i| Example { tokens: data.tokens(i), label: data.label(i).unsigned_abs() })
                 .collect()
         });
         rows.collect()
     };
-    (0..parts)
-        .map(|part| Batch::new(&cut(part), base.config().pad, base.device()))
-        .collect()
+    (0..parts).map(|part| Batch::new(&cut(part), base.config().pad, base.device())).collect()
 }
 
 /// Fetches the losses of the last steps, of which `step` is the last.
@@ -340,17 +278,11 @@ fn read_losses(
 ) -> Result<(), TrainError> {
     let first = step + 1 - pending.len() as u64;
     let losses = Tensor::cat(std::mem::take(pending), 0);
-    let losses = losses
-        .try_into_vec_as::<f32>()
-        .map_err(|e| TrainError::Device(e.to_string()))?;
+    let losses = losses.try_into_vec_as::<f32>().map_err(|e| TrainError::Device(e.to_string()))?;
     for (at, losses) in (first..).zip(losses.chunks(active.len())) {
         for (&client, &loss) in active.iter().zip(losses) {
             if !loss.is_finite() {
-                return Err(TrainError::NotFinite {
-                    what: "the loss",
-                    client,
-                    step: at,
-                });
+                return Err(TrainError::NotFinite { what: "the loss", client, step: at });
             }
             records[client].losses.push(f64::from(loss));
         }

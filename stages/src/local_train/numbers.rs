@@ -63,13 +63,7 @@ impl Optimizer {
     /// `AdamW` with torch's defaults.
     pub fn adamw(lr: f64) -> Self {
         let (weight_decay, beta1, beta2, eps) = (weight_decay(), beta1(), beta2(), eps());
-        Self::AdamW {
-            lr,
-            weight_decay,
-            beta1,
-            beta2,
-            eps,
-        }
+        Self::AdamW { lr, weight_decay, beta1, beta2, eps }
     }
 
     /// The learning rate before any schedule.
@@ -79,16 +73,10 @@ impl Optimizer {
         }
     }
 
-    fn check(&self) -> Result<(), NumbersError> {
+    /// Whether every number lies in its range.
+    pub fn check(&self) -> Result<(), NumbersError> {
         positive("lr", self.lr())?;
-        if let Self::AdamW {
-            weight_decay,
-            beta1,
-            beta2,
-            eps,
-            ..
-        } = *self
-        {
+        if let Self::AdamW { weight_decay, beta1, beta2, eps, .. } = *self {
             not_negative("weight_decay", weight_decay)?;
             for (field, value) in [("beta1", beta1), ("beta2", beta2)] {
                 if !(0.0..1.0).contains(&value) {
@@ -106,11 +94,13 @@ impl Optimizer {
 }
 
 /// How one client is trained in one round. Round r does not know how many rounds there are.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LocalNumbers {
     /// Passes over the examples; 1 where neither this nor `steps` is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<u32>,
     /// Optimizer steps; goes before `epochs`, and begins a new pass whenever one ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u32>,
     /// Examples in one pass over the base.
     pub batch: usize,
@@ -125,6 +115,7 @@ pub struct LocalNumbers {
     /// Steps over which the learning rate rises from 0, in this local training.
     pub warmup_steps: u32,
     /// The largest norm of a client's whole gradient.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
     /// μ of the proximal term `μ/2·|w - w₀|²` over what is trained.
     pub prox: f64,
@@ -156,11 +147,7 @@ impl LocalNumbers {
             ("steps", self.steps.map(|n| n as usize)),
         ];
         if let Some((field, _)) = counts.into_iter().find(|(_, count)| *count == Some(0)) {
-            return Err(NumbersError {
-                field,
-                value: 0.0,
-                expected: "it is at least 1",
-            });
+            return Err(NumbersError { field, value: 0.0, expected: "it is at least 1" });
         }
         self.optimizer.check()?;
         not_negative("lr_from", self.lr_from)?;
@@ -182,26 +169,10 @@ impl LocalNumbers {
 
 fn positive(field: &'static str, value: f64) -> Result<(), NumbersError> {
     let fine = value.is_finite() && value > 0.0;
-    if fine {
-        Ok(())
-    } else {
-        Err(NumbersError {
-            field,
-            value,
-            expected: "it is above 0",
-        })
-    }
+    if fine { Ok(()) } else { Err(NumbersError { field, value, expected: "it is above 0" }) }
 }
 
 fn not_negative(field: &'static str, value: f64) -> Result<(), NumbersError> {
     let fine = value.is_finite() && value >= 0.0;
-    if fine {
-        Ok(())
-    } else {
-        Err(NumbersError {
-            field,
-            value,
-            expected: "it is not negative",
-        })
-    }
+    if fine { Ok(()) } else { Err(NumbersError { field, value, expected: "it is not negative" }) }
 }

@@ -26,9 +26,7 @@ mod tests {
             warmup_steps: 2,
             ..LocalNumbers::new(1, Optimizer::Sgd { lr: 8.0 })
         };
-        let rates: Vec<f64> = (0..4)
-            .map(|step| learning_rate(&numbers, step, 4))
-            .collect();
+        let rates: Vec<f64> = (0..4).map(|step| learning_rate(&numbers, step, 4)).collect();
         assert_eq!(rates, [2.0, 3.5, 3.0, 2.5]);
     }
 }

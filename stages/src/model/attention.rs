@@ -45,27 +45,20 @@ impl Attention {
         let (kv, group, width) = (self.kv_heads, self.heads / self.kv_heads, self.head_dim);
 
         let query = self.query.forward(x, pass);
-        let query = self.rotate(
-            query,
-            [n, s, self.heads],
-            &positions.query_cos,
-            &positions.query_sin,
-        );
+        let query =
+            self.rotate(query, [n, s, self.heads], &positions.query_cos, &positions.query_sin);
         let key = self.key.forward(x, pass);
         let key = self.rotate(key, [n, s, kv], &positions.cos, &positions.sin);
         let value = self.value.forward(x, pass);
 
         // A group of query heads shares one key head by broadcasting: nothing is repeated in memory.
-        let query = query
-            .reshape([n, s, kv, group, width])
-            .permute([0, 2, 3, 1, 4]); // n kv group s width
+        let query = query.reshape([n, s, kv, group, width]).permute([0, 2, 3, 1, 4]); // n kv group s width
         let key = key.reshape([n, s, kv, 1, width]).permute([0, 2, 3, 4, 1]); // n kv 1 width s
         let value = value.reshape([n, s, kv, 1, width]).permute([0, 2, 3, 1, 4]); // n kv 1 s width
 
         let scores = query.matmul(key) + positions.ahead.clone(); // n kv group s s
         let read = weigh(scores, value); // n kv group s width
-        read.permute([0, 3, 1, 2, 4])
-            .reshape([n * s, self.heads * width])
+        read.permute([0, 3, 1, 2, 4]).reshape([n * s, self.heads * width])
     }
 
     /// Rotates the halves of each head by its position; `x` is `[n·s, heads·head_dim]`, the result
@@ -79,10 +72,7 @@ impl Attention {
     ) -> Tensor<4> {
         let width = self.head_dim;
         let rows: Tensor<2> = x.reshape([n * s * heads, width]);
-        let turned = rows
-            .clone()
-            .matmul(self.turn.clone())
-            .reshape([n, s, heads, width]);
+        let turned = rows.clone().matmul(self.turn.clone()).reshape([n, s, heads, width]);
         rows.reshape([n, s, heads, width]) * cos.clone() + turned * sin.clone()
     }
 }

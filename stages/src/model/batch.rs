@@ -34,12 +34,8 @@ impl Batch {
     /// the last token of a row that is not `pad`.
     pub fn new(clients: &[Vec<Example<'_>>], pad: Option<u32>, device: &Device) -> Self {
         let rows = clients.iter().map(Vec::len).max().unwrap_or(0).max(1);
-        let longest = clients
-            .iter()
-            .flatten()
-            .map(|example| example.tokens.len())
-            .max()
-            .unwrap_or(0);
+        let longest =
+            clients.iter().flatten().map(|example| example.tokens.len()).max().unwrap_or(0);
         let width = longest.max(1).next_multiple_of(WIDTH_STEP);
         let total = clients.len() * rows;
         let mut ids = vec![0_i32; total * width];
@@ -53,11 +49,7 @@ impl Batch {
                 }
                 lengths[row] = example.tokens.len();
                 labels[row] = example.label;
-                let last = example
-                    .tokens
-                    .iter()
-                    .rposition(|&id| Some(id) != pad)
-                    .unwrap_or(0);
+                let last = example.tokens.iter().rposition(|&id| Some(id) != pad).unwrap_or(0);
                 read[row] += index(last);
             }
         }

@@ -39,10 +39,7 @@ impl Linear {
     /// `weight` is `[out, in]`, as checkpoints store it; `slot` is its place among the family's targets.
     pub(super) fn new(slot: usize, weight: Tensor<2>) -> Self {
         // A view: a product packs its operands anyway.
-        Self {
-            slot,
-            weight: weight.transpose(),
-        }
+        Self { slot, weight: weight.transpose() }
     }
 
     /// `x` is `[rows, in]`, the result `[rows, out]`.
@@ -66,10 +63,7 @@ pub(super) struct Norm {
 
 impl Norm {
     pub(super) fn new(gains: Tensor<1>, eps: f64) -> Self {
-        Self {
-            gains: gains.unsqueeze(),
-            eps,
-        }
+        Self { gains: gains.unsqueeze(), eps }
     }
 
     pub(super) fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
@@ -104,14 +98,9 @@ pub(super) struct Block {
 impl Block {
     /// `x` is `[K·b·s, hidden]`; the result is that, or `[K·b, hidden]` for [`Rows::Read`].
     pub(super) fn forward(&self, x: Tensor<2>, pass: &Pass<'_>, keep: Rows) -> Tensor<2> {
-        let mut pass = Pass {
-            rows: Rows::All,
-            ..*pass
-        };
+        let mut pass = Pass { rows: Rows::All, ..*pass };
         let mut x = x;
-        let mut attended = self
-            .attention
-            .heads(&self.attention_norm.forward(&x), &pass);
+        let mut attended = self.attention.heads(&self.attention_norm.forward(&x), &pass);
         if keep == Rows::Read {
             // Only attention mixes tokens: what the head does not read can be left out from here on.
             attended = attended.select(0, pass.batch.read.clone());

@@ -13,10 +13,7 @@ pub enum ConfigError {
     #[error("config.json cannot be read: {0}")]
     Json(#[from] serde_json::Error),
     /// The architecture is not one of the supported ones.
-    #[error(
-        "architecture `{found}` is not supported; supported are {}",
-        Family::listed()
-    )]
+    #[error("architecture `{found}` is not supported; supported are {}", Family::listed())]
     Architecture {
         /// The architecture that the file names.
         found: String,
@@ -116,10 +113,6 @@ impl<'de> Deserialize<'de> for TokenIds {
             serde_json::Value::Array(list) => list,
             other => vec![other],
         };
-        Ok(Self(
-            list.iter()
-                .filter_map(|id| u32::try_from(id.as_u64()?).ok())
-                .collect(),
-        ))
+        Ok(Self(list.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect()))
     }
 }

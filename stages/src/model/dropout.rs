@@ -22,12 +22,7 @@ impl Dropout {
     /// `None` where no client drops anything.
     pub fn new(clients: Vec<(u64, f64)>, step: u64, part: usize, device: &Device) -> Option<Self> {
         let wanted = clients.iter().any(|&(_, rate)| rate > 0.0);
-        wanted.then(|| Self {
-            clients,
-            step,
-            part,
-            device: device.clone(),
-        })
+        wanted.then(|| Self { clients, step, part, device: device.clone() })
     }
 
     /// The factors `[K, rows, width]` for the input of one module: 0, or `1 / (1 - rate)`.
@@ -74,11 +69,7 @@ fn draw(draws: &mut Draws, rate: f64, values: &mut [f32]) {
     let mut bytes = vec![0; values.len() * 2];
     draws.fill(&mut bytes);
     for (value, bits) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
-        *value = if u32::from(u16::from_le_bytes(*bits)) < threshold {
-            0.0
-        } else {
-            kept
-        };
+        *value = if u32::from(u16::from_le_bytes(*bits)) < threshold { 0.0 } else { kept };
     }
 }
 

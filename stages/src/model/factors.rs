@@ -22,9 +22,7 @@ impl Factors {
     /// Arranges `tensors`, one for each entry of `layout`; `scales` has one number for each client.
     pub fn new(layout: &Layout, tensors: &[Tensor<3>], scales: &[f64], device: &Device) -> Self {
         let mut halves: Vec<Vec<[Option<Tensor<3>>; 2]>> = Vec::new();
-        halves.resize_with(layout.layers(), || {
-            (0..layout.slots()).map(|_| [None, None]).collect()
-        });
+        halves.resize_with(layout.layers(), || (0..layout.slots()).map(|_| [None, None]).collect());
         let mut score = None;
         for (entry, tensor) in layout.entries().iter().zip(tensors) {
             match entry.part {
@@ -34,19 +32,11 @@ impl Factors {
             }
         }
         let pair = |[a, b]: [Option<Tensor<3>>; 2]| a.zip(b);
-        let pairs = halves
-            .into_iter()
-            .map(|block| block.into_iter().map(pair).collect())
-            .collect();
+        let pairs = halves.into_iter().map(|block| block.into_iter().map(pair).collect()).collect();
         #[expect(clippy::cast_possible_truncation, reason = "tensors are f32")]
         let values: Vec<f32> = scales.iter().map(|&scale| scale as f32).collect();
         let scale = Tensor::from_data(TensorData::new(values, [scales.len(), 1, 1]), device);
-        Self {
-            clients: scales.len(),
-            pairs,
-            score,
-            scale,
-        }
+        Self { clients: scales.len(), pairs, score, scale }
     }
 
     /// Whether the module at `slot` of block `layer` has a pair of factors.
@@ -62,9 +52,7 @@ impl Factors {
         slot: usize,
         mask: Option<Tensor<3>>,
     ) -> Tensor<2> {
-        let (a, b) = self.pairs[layer][slot]
-            .as_ref()
-            .expect("the caller asked `adapts`");
+        let (a, b) = self.pairs[layer][slot].as_ref().expect("the caller asked `adapts`");
         let [total, inputs] = x.dims();
         let (rows, outputs) = (total / self.clients, b.dims()[1]);
         let mut x: Tensor<3> = x.clone().reshape([self.clients, rows, inputs]);
@@ -73,9 +61,7 @@ impl Factors {
         }
         // The scale goes where there is least to multiply.
         let inner = x.matmul(a.clone().swap_dims(1, 2)) * self.scale.clone();
-        inner
-            .matmul(b.clone().swap_dims(1, 2))
-            .reshape([total, outputs])
+        inner.matmul(b.clone().swap_dims(1, 2)).reshape([total, outputs])
     }
 
     /// The logits `[K·rows, classes]` of the classifier over hidden states `[K·rows, hidden]`; `None` where the
@@ -85,10 +71,6 @@ impl Factors {
         let [total, width] = hidden.dims();
         let classes = score.dims()[1];
         let hidden: Tensor<3> = hidden.reshape([self.clients, total / self.clients, width]);
-        Some(
-            hidden
-                .matmul(score.clone().swap_dims(1, 2))
-                .reshape([total, classes]),
-        )
+        Some(hidden.matmul(score.clone().swap_dims(1, 2)).reshape([total, classes]))
     }
 }

@@ -19,9 +19,7 @@ impl Family {
 
     /// The family that an architecture of `config.json` belongs to.
     pub fn of(architecture: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|family| family.rules().architectures().contains(&architecture))
+        Self::ALL.into_iter().find(|family| family.rules().architectures().contains(&architecture))
     }
 
     /// The names of the linear modules of a block that an adapter may target.
@@ -31,13 +29,8 @@ impl Family {
 
     /// All supported architectures, as a list in a sentence.
     pub(super) fn listed() -> String {
-        let names = Self::ALL
-            .iter()
-            .flat_map(|family| family.rules().architectures());
-        names
-            .map(|name| format!("`{name}`"))
-            .collect::<Vec<_>>()
-            .join(", ")
+        let names = Self::ALL.iter().flat_map(|family| family.rules().architectures());
+        names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
     }
 
     pub(super) fn rules(self) -> &'static dyn Rules {

@@ -70,31 +70,17 @@ impl Layout {
             }
         }
         if classes > 0 {
-            list.push((
-                peft::SCORE.to_owned(),
-                Part::Score,
-                [classes, config.hidden],
-            ));
+            list.push((peft::SCORE.to_owned(), Part::Score, [classes, config.hidden]));
         }
         list.sort_by(|a, b| a.0.cmp(&b.0));
         let mut length = 0;
         let entries = list.into_iter().map(|(name, part, shape)| {
             let start = length;
             length += shape[0] * shape[1];
-            Entry {
-                name,
-                part,
-                shape,
-                start,
-            }
+            Entry { name, part, shape, start }
         });
         let entries = entries.collect();
-        Self {
-            entries,
-            length,
-            layers: config.layers,
-            slots: targets.len(),
-        }
+        Self { entries, length, layers: config.layers, slots: targets.len() }
     }
 
     /// The tensors, in order.
@@ -161,10 +147,7 @@ impl Layout {
 
     /// `[K, P]` of the flat vectors of K clients.
     pub fn stack(&self, rows: &[Vec<f32>], device: &Device) -> Tensor<2> {
-        Tensor::from_data(
-            TensorData::new(rows.concat(), [rows.len(), self.length]),
-            device,
-        )
+        Tensor::from_data(TensorData::new(rows.concat(), [rows.len(), self.length]), device)
     }
 }
 

@@ -11,22 +11,12 @@ use super::rope::{Rope, Scaling};
 use super::weights::{Checkpoint, Expected, WeightsError};
 
 /// The architectures of this family.
-const ARCHITECTURES: &[&str] = &[
-    "LlamaForCausalLM",
-    "LlamaForSequenceClassification",
-    "MistralForCausalLM",
-];
+const ARCHITECTURES: &[&str] =
+    &["LlamaForCausalLM", "LlamaForSequenceClassification", "MistralForCausalLM"];
 
 /// What an adapter may target, in the order of their slots.
-const TARGETS: [&str; 7] = [
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "gate_proj",
-    "up_proj",
-    "down_proj",
-];
+const TARGETS: [&str; 7] =
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
 /// The fields of `config.json` that matter here.
 #[derive(Deserialize)]
@@ -110,30 +100,17 @@ fn read(json: &[u8]) -> Result<Config, ConfigError> {
 }
 
 fn refuse_unsupported(fields: &Fields) -> Result<(), ConfigError> {
-    let refuse = |field, value: String, expected| {
-        Err(ConfigError::Unsupported {
-            field,
-            value,
-            expected,
-        })
-    };
+    let refuse =
+        |field, value: String, expected| Err(ConfigError::Unsupported { field, value, expected });
     match fields.hidden_act.as_deref() {
         None | Some("silu" | "swish") => {}
         Some(other) => return refuse("hidden_act", other.to_owned(), "it must be `silu`"),
     }
     if fields.attention_bias {
-        return refuse(
-            "attention_bias",
-            "true".to_owned(),
-            "projections have no bias here",
-        );
+        return refuse("attention_bias", "true".to_owned(), "projections have no bias here");
     }
     if fields.mlp_bias {
-        return refuse(
-            "mlp_bias",
-            "true".to_owned(),
-            "projections have no bias here",
-        );
+        return refuse("mlp_bias", "true".to_owned(), "projections have no bias here");
     }
     if let Some(window) = fields.sliding_window {
         return refuse(
@@ -143,11 +120,7 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ConfigError> {
         );
     }
     if let Some(share) = fields.partial_rotary_factor.filter(|share| *share < 1.0) {
-        return refuse(
-            "partial_rotary_factor",
-            share.to_string(),
-            "whole heads are rotated",
-        );
+        return refuse("partial_rotary_factor", share.to_string(), "whole heads are rotated");
     }
     if fields.quantization_config.is_some() {
         return refuse(
@@ -160,28 +133,17 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ConfigError> {
 }
 
 fn rope(fields: &Fields) -> Result<Rope, ConfigError> {
-    let Some(scaling) = fields
-        .rope_parameters
-        .as_ref()
-        .or(fields.rope_scaling.as_ref())
-    else {
-        return Ok(Rope {
-            theta: fields.rope_theta,
-            scaling: Scaling::Default,
-        });
+    let Some(scaling) = fields.rope_parameters.as_ref().or(fields.rope_scaling.as_ref()) else {
+        return Ok(Rope { theta: fields.rope_theta, scaling: Scaling::Default });
     };
     let need = |value: Option<f64>, name: &str| {
         let missing = || ConfigError::Inconsistent(format!("rope scaling has no `{name}`"));
-        value
-            .filter(|v| v.is_finite() && *v > 0.0)
-            .ok_or_else(missing)
+        value.filter(|v| v.is_finite() && *v > 0.0).ok_or_else(missing)
     };
     let scaling_kind = scaling.rope_type.as_deref().unwrap_or("default");
     let kind = match scaling_kind {
         "default" => Scaling::Default,
-        "linear" => Scaling::Linear {
-            factor: need(scaling.factor, "factor")?,
-        },
+        "linear" => Scaling::Linear { factor: need(scaling.factor, "factor")? },
         "llama3" => Scaling::Llama3 {
             factor: need(scaling.factor, "factor")?,
             low: need(scaling.low_freq_factor, "low_freq_factor")?,
@@ -199,21 +161,12 @@ fn rope(fields: &Fields) -> Result<Rope, ConfigError> {
             });
         }
     };
-    Ok(Rope {
-        theta: scaling.rope_theta.unwrap_or(fields.rope_theta),
-        scaling: kind,
-    })
+    Ok(Rope { theta: scaling.rope_theta.unwrap_or(fields.rope_theta), scaling: kind })
 }
 
 fn check_sizes(config: &Config) -> Result<(), ConfigError> {
     let wrong = |what: String| Err(ConfigError::Inconsistent(what));
-    let sizes = [
-        config.vocab,
-        config.hidden,
-        config.inner,
-        config.layers,
-        config.heads,
-    ];
+    let sizes = [config.vocab, config.hidden, config.inner, config.layers, config.heads];
     if sizes.contains(&0) || config.kv_heads == 0 || config.head_dim == 0 {
         return wrong("a size is 0".to_owned());
     }
@@ -224,10 +177,7 @@ fn check_sizes(config: &Config) -> Result<(), ConfigError> {
         ));
     }
     if !config.head_dim.is_multiple_of(2) {
-        return wrong(format!(
-            "a head of width {} has no halves to rotate",
-            config.head_dim
-        ));
+        return wrong(format!("a head of width {} has no halves to rotate", config.head_dim));
     }
     if !(config.norm_eps.is_finite() && config.rope.theta.is_finite() && config.rope.theta > 0.0) {
         return wrong("`rms_norm_eps` or `rope_theta` is not a usable number".to_owned());
@@ -256,10 +206,7 @@ impl Rules for Llama {
     }
 
     fn linear(&self, config: &Config, target: &str) -> Option<(usize, usize)> {
-        let (queries, keys) = (
-            config.heads * config.head_dim,
-            config.kv_heads * config.head_dim,
-        );
+        let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         Some(match target {
             "q_proj" => (config.hidden, queries),
             "k_proj" | "v_proj" => (config.hidden, keys),
@@ -280,11 +227,7 @@ impl Rules for Llama {
     }
 
     fn ends(&self) -> Ends {
-        Ends {
-            embeddings: EMBEDDINGS,
-            final_norm: FINAL_NORM,
-            causal_head: CAUSAL_HEAD,
-        }
+        Ends { embeddings: EMBEDDINGS, final_norm: FINAL_NORM, causal_head: CAUSAL_HEAD }
     }
 
     fn expected(&self, config: &Config) -> Vec<Expected> {
@@ -319,13 +262,8 @@ impl Rules for Llama {
         device: &Device,
     ) -> Result<Block, WeightsError> {
         let linear = |slot: usize| -> Result<Linear, WeightsError> {
-            let path = self
-                .module(layer, TARGETS[slot])
-                .expect("every target is known");
-            Ok(Linear::new(
-                slot,
-                checkpoint.matrix(&format!("{path}.weight"), device)?,
-            ))
+            let path = self.module(layer, TARGETS[slot]).expect("every target is known");
+            Ok(Linear::new(slot, checkpoint.matrix(&format!("{path}.weight"), device)?))
         };
         let norm = |name: &str| -> Result<Norm, WeightsError> {
             let gains =
@@ -337,11 +275,7 @@ impl Rules for Llama {
             attention_norm: norm("input_layernorm")?,
             attention: Attention::new(config, projections, device),
             mlp_norm: norm("post_attention_layernorm")?,
-            mlp: Mlp {
-                gate: linear(4)?,
-                up: linear(5)?,
-                down: linear(6)?,
-            },
+            mlp: Mlp { gate: linear(4)?, up: linear(5)?, down: linear(6)? },
         })
     }
 }
@@ -374,13 +308,7 @@ mod tests {
         ));
         let (old, new) = (old.unwrap(), new.unwrap());
         assert_eq!(old, new);
-        assert_eq!(
-            old.rope,
-            Rope {
-                theta: 5e5,
-                scaling: Scaling::Linear { factor: 2.0 }
-            }
-        );
+        assert_eq!(old.rope, Rope { theta: 5e5, scaling: Scaling::Linear { factor: 2.0 } });
         assert_eq!((old.kv_heads, old.head_dim), (4, 4));
         assert_eq!(old.linear("gate_proj"), Some((16, 24)));
         assert_eq!(old.linear("query_key_value"), None);
@@ -390,10 +318,7 @@ mod tests {
     fn token_ids_may_be_lists_or_missing() {
         let json = r#"{"eos_token_id": [7, 8], "pad_token_id": -1, "bos_token_id": null}"#;
         let config = Config::parse(&text(json)).unwrap();
-        assert_eq!(
-            (config.eos, config.pad, config.bos),
-            (vec![7, 8], None, None)
-        );
+        assert_eq!((config.eos, config.pad, config.bos), (vec![7, 8], None, None));
     }
 
     #[test]
@@ -403,27 +328,12 @@ mod tests {
                 r#"{"architectures": ["GPT2LMHeadModel"]}"#,
                 "architecture `GPT2LMHeadModel` is not supported; supported are `LlamaForCausalLM`",
             ),
-            (
-                r#"{"attention_bias": true}"#,
-                "`attention_bias: true` in config.json",
-            ),
+            (r#"{"attention_bias": true}"#, "`attention_bias: true` in config.json"),
             (r#"{"mlp_bias": true}"#, "`mlp_bias: true` in config.json"),
-            (
-                r#"{"hidden_act": "gelu"}"#,
-                "`hidden_act: gelu` in config.json",
-            ),
-            (
-                r#"{"sliding_window": 4096}"#,
-                "`sliding_window: 4096` in config.json",
-            ),
-            (
-                r#"{"rope_scaling": {"rope_type": "yarn"}}"#,
-                "`rope_type: yarn` in config.json",
-            ),
-            (
-                r#"{"num_key_value_heads": 3}"#,
-                "4 heads do not share 3 key and value heads evenly",
-            ),
+            (r#"{"hidden_act": "gelu"}"#, "`hidden_act: gelu` in config.json"),
+            (r#"{"sliding_window": 4096}"#, "`sliding_window: 4096` in config.json"),
+            (r#"{"rope_scaling": {"rope_type": "yarn"}}"#, "`rope_type: yarn` in config.json"),
+            (r#"{"num_key_value_heads": 3}"#, "4 heads do not share 3 key and value heads evenly"),
             (r#"{"num_attention_heads": 0}"#, "a size is 0"),
         ] {
             let error = Config::parse(&text(change)).unwrap_err().to_string();

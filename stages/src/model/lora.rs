@@ -41,10 +41,19 @@ pub enum LoraError {
     },
 }
 
+impl LoraError {
+    /// The field of [`LoraConfig`] that is to blame.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Range { field, .. } => field,
+            Self::Target { .. } | Self::Targets(_) => "targets",
+            Self::Layers { .. } => "layers",
+        }
+    }
+}
+
 fn hint(nearest: Option<&str>) -> String {
-    nearest
-        .map(|name| format!(" (did you mean `{name}`?)"))
-        .unwrap_or_default()
+    nearest.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
 }
 
 /// Which blocks are adapted.
@@ -123,13 +132,19 @@ impl LoraConfig {
 
     /// Whether a base of `config` can take this adapter.
     pub fn check(&self, config: &Config) -> Result<(), LoraError> {
-        let range = |field, value, expected| {
-            Err(LoraError::Range {
-                field,
-                value,
-                expected,
-            })
-        };
+        self.check_numbers()?;
+        match self.layers {
+            Layers::Last(last) if last == 0 || last > config.layers => {
+                return Err(LoraError::Layers { last, layers: config.layers });
+            }
+            _ => {}
+        }
+        self.check_targets(config.family.targets())
+    }
+
+    /// Whether the numbers lie in their ranges, whatever the base is.
+    pub fn check_numbers(&self) -> Result<(), LoraError> {
+        let range = |field, value, expected| Err(LoraError::Range { field, value, expected });
         if self.rank == 0 {
             return range("rank", 0.0, "it is at least 1");
         }
@@ -139,39 +154,21 @@ impl LoraConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return range("dropout", self.dropout, "it is at least 0 and below 1");
         }
-        match self.layers {
-            Layers::Last(last) if last == 0 || last > config.layers => {
-                return Err(LoraError::Layers {
-                    last,
-                    layers: config.layers,
-                });
-            }
-            _ => {}
-        }
-        self.check_targets(config.family.targets())
+        Ok(())
     }
 
     fn check_targets(&self, known: &'static [&'static str]) -> Result<(), LoraError> {
         if self.targets.is_empty() {
-            return Err(LoraError::Targets(
-                "is empty; an adapter needs at least one".to_owned(),
-            ));
+            return Err(LoraError::Targets("is empty; an adapter needs at least one".to_owned()));
         }
         for (at, target) in self.targets.iter().enumerate() {
             if !known.contains(&target.as_str()) {
-                let near = known
-                    .iter()
-                    .map(|name| (strsim::jaro_winkler(name, target), *name));
+                let near = known.iter().map(|name| (strsim::jaro_winkler(name, target), *name));
                 let near = near.filter(|(score, _)| *score > 0.7);
-                let nearest = near
-                    .max_by(|a, b| a.0.total_cmp(&b.0))
-                    .map(|(_, name)| name.to_owned());
+                let nearest =
+                    near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name.to_owned());
                 let target = target.clone();
-                return Err(LoraError::Target {
-                    target,
-                    nearest,
-                    known: known.to_vec(),
-                });
+                return Err(LoraError::Target { target, nearest, known: known.to_vec() });
             }
             if self.targets[..at].contains(target) {
                 return Err(LoraError::Targets(format!("names `{target}` twice")));

@@ -113,9 +113,7 @@ impl Base {
         dropout: Option<&Dropout>,
     ) -> Tensor<2> {
         let hidden = self.run(batch, Some(factors), dropout, Rows::Read, None);
-        factors
-            .classify(hidden)
-            .expect("a classifier was asked for of an adapter that has one")
+        factors.classify(hidden).expect("a classifier was asked for of an adapter that has one")
     }
 
     /// The hidden states `[K·b·s, hidden]` after the last norm; those of padding mean nothing.
@@ -146,14 +144,7 @@ impl Base {
                 trace.push(x.clone());
             }
             let rows = Rows::All;
-            let pass = Pass {
-                batch,
-                positions: &positions,
-                factors,
-                dropout,
-                layer,
-                rows,
-            };
+            let pass = Pass { batch, positions: &positions, factors, dropout, layer, rows };
             let last = layer + 1 == self.blocks.len();
             x = block.forward(x, &pass, if last { keep } else { Rows::All });
         }
@@ -161,10 +152,7 @@ impl Base {
     }
 
     fn positions(&self, width: usize) -> Positions {
-        let mut met = self
-            .positions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut met = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
         let make = || Positions::new(&self.frequencies, width, &self.device);
         met.entry(width).or_insert_with(make).clone()
     }

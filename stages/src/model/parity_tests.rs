@@ -26,18 +26,11 @@ impl Case {
     fn open(model: &Path, folder: PathBuf) -> Self {
         let bytes = std::fs::read(model.join(SINGLE_FILE)).unwrap();
         let config = Config::parse(&std::fs::read(model.join("config.json")).unwrap()).unwrap();
-        let files = [NamedFile {
-            name: SINGLE_FILE,
-            bytes: &bytes,
-        }];
+        let files = [NamedFile { name: SINGLE_FILE, bytes: &bytes }];
         let checkpoint = Checkpoint::open(&files).unwrap();
         let base = Base::load(config, &checkpoint, &Device::flex()).unwrap();
         let causal_head = base.causal_head(&checkpoint).unwrap();
-        Self {
-            base,
-            causal_head,
-            folder,
-        }
+        Self { base, causal_head, folder }
     }
 
     fn recorded(&self, name: &str) -> Recorded {
@@ -45,10 +38,7 @@ impl Case {
     }
 
     fn batch(&self, rows: &[Vec<u32>]) -> Batch {
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|tokens| Example { tokens, label: 0 })
-            .collect();
+        let rows: Vec<_> = rows.iter().map(|tokens| Example { tokens, label: 0 }).collect();
         Batch::new(&[rows], self.base.config().pad, self.base.device())
     }
 
@@ -56,12 +46,7 @@ impl Case {
         let lora = LoraConfig::of_rank(8);
         let layout = Layout::new(self.base.config(), &lora, 8, adapter.classes());
         let flat = layout.stack(&[layout.pack(adapter, 8).unwrap()], self.base.device());
-        Factors::new(
-            &layout,
-            &layout.split(&flat),
-            &[lora.scale()],
-            self.base.device(),
-        )
+        Factors::new(&layout, &layout.split(&flat), &[lora.scale()], self.base.device())
     }
 
     fn adapter(&self, name: &str) -> AdapterTensors {
@@ -73,17 +58,12 @@ impl Case {
         let (width, length) = (batch.width(), batch.lengths()[row]);
         let columns = found.dims()[1];
         let found = found.clone().narrow(0, row * width, length);
-        apart(
-            &found.try_into_vec_as::<f32>().unwrap(),
-            &recorded[..length * columns],
-        )
+        apart(&found.try_into_vec_as::<f32>().unwrap(), &recorded[..length * columns])
     }
 
     /// The logits over tokens of every token, `[b·s, vocab]`.
     fn causal(&self, batch: &Batch, factors: Option<&Factors>) -> Tensor<2> {
-        self.base
-            .hidden(batch, factors)
-            .matmul(self.causal_head.clone().transpose())
+        self.base.hidden(batch, factors).matmul(self.causal_head.clone().transpose())
     }
 
     /// The classifier's logits, with an adapter that is nothing but the recorded classifier.
@@ -133,18 +113,13 @@ fn hidden_states_and_causal_logits_of_the_tiny_model() {
     let (_, recorded) = case.recorded("lora_causal.safetensors").floats("logits.3");
     let far = Case::row_apart(&adapted, &batch, 3, &recorded);
     assert!(far < 1e-4, "with the adapter: {far}");
-    assert!(
-        Case::row_apart(&plain, &batch, 3, &recorded) > 1e-2,
-        "the adapter does something"
-    );
+    assert!(Case::row_apart(&plain, &batch, 3, &recorded) > 1e-2, "the adapter does something");
 }
 
 #[test]
 fn classifier_logits_of_the_tiny_model() {
     let case = Case::tiny();
-    let rows = case
-        .recorded("causal.safetensors")
-        .rows("input_ids", "attention_mask");
+    let rows = case.recorded("causal.safetensors").rows("input_ids", "attention_mask");
     let far = case.plain_classifier(&rows);
     assert!(far < 2e-5, "{far}");
     let factors = case.factors(&case.adapter("lora_seqcls/adapter_model.safetensors"));
@@ -153,10 +128,7 @@ fn classifier_logits_of_the_tiny_model() {
 }
 
 /// Runs where `FEDPIPE_SMOLLM2` names a folder with SmolLM2-135M and `FEDPIPE_ORACLES` what was recorded of it.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the model is too large to lie in the repository"
-)]
+#[expect(clippy::disallowed_methods, reason = "the model is too large to lie in the repository")]
 #[expect(clippy::print_stderr, reason = "the figures are what one runs it for")]
 #[test]
 fn logits_of_smollm2() {
@@ -179,9 +151,7 @@ fn logits_of_smollm2() {
     let (shape, recorded) = causal.floats("last_logits");
     let head = case.causal_head.clone().transpose();
     for row in 0..rows.len() {
-        let last = hidden
-            .clone()
-            .narrow(0, row * batch.width() + batch.lengths()[row] - 1, 1);
+        let last = hidden.clone().narrow(0, row * batch.width() + batch.lengths()[row] - 1, 1);
         let logits = last.matmul(head.clone()).try_into_vec_as::<f32>().unwrap();
         let far = apart(&logits, &recorded[row * shape[1]..(row + 1) * shape[1]]);
         eprintln!("causal logits, row {row}: {far:e}");

@@ -18,10 +18,7 @@ impl Recorded {
     pub(crate) fn floats(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
         let file = SafeTensors::deserialize(&self.0).unwrap();
         let tensor = file.tensor(name).unwrap();
-        (
-            tensor.shape().to_vec(),
-            widen(tensor.dtype(), tensor.data()).unwrap(),
-        )
+        (tensor.shape().to_vec(), widen(tensor.dtype(), tensor.data()).unwrap())
     }
 
     /// Shape and values of a tensor of whole numbers.
@@ -29,17 +26,8 @@ impl Recorded {
         let file = SafeTensors::deserialize(&self.0).unwrap();
         let tensor = file.tensor(name).unwrap();
         assert_eq!(tensor.dtype(), Dtype::I64);
-        let words = tensor
-            .data()
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .copied()
-            .map(i64::from_le_bytes);
-        (
-            tensor.shape().to_vec(),
-            words.map(|word| u32::try_from(word).unwrap()).collect(),
-        )
+        let words = tensor.data().as_chunks::<8>().0.iter().copied().map(i64::from_le_bytes);
+        (tensor.shape().to_vec(), words.map(|word| u32::try_from(word).unwrap()).collect())
     }
 
     /// The real tokens of each row of `ids` under `mask`.
@@ -47,16 +35,12 @@ impl Recorded {
         let (shape, ids) = self.integers(ids);
         let (_, mask) = self.integers(mask);
         let rows = ids.chunks(shape[1]).zip(mask.chunks(shape[1]));
-        rows.map(|(row, mask)| row[..mask.iter().sum::<u32>() as usize].to_vec())
-            .collect()
+        rows.map(|(row, mask)| row[..mask.iter().sum::<u32>() as usize].to_vec()).collect()
     }
 }
 
 /// The largest absolute difference.
 pub(crate) fn apart(left: &[f32], right: &[f32]) -> f32 {
     assert_eq!(left.len(), right.len());
-    left.iter()
-        .zip(right)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f32::max)
+    left.iter().zip(right).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }

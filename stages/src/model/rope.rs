@@ -41,21 +41,14 @@ impl Rope {
     pub fn frequencies(&self, head_dim: usize) -> Vec<f32> {
         let exponent = |i: usize| (2 * i) as f64 / head_dim as f64;
         let plain = (0..head_dim / 2).map(|i| self.theta.powf(exponent(i)).recip());
-        plain
-            .map(|frequency| narrow(self.scaled(frequency)))
-            .collect()
+        plain.map(|frequency| narrow(self.scaled(frequency))).collect()
     }
 
     fn scaled(&self, frequency: f64) -> f64 {
         match self.scaling {
             Scaling::Default => frequency,
             Scaling::Linear { factor } => frequency / factor,
-            Scaling::Llama3 {
-                factor,
-                low,
-                high,
-                original,
-            } => {
+            Scaling::Llama3 { factor, low, high, original } => {
                 let waves = original * frequency / TAU;
                 if waves < low {
                     frequency / factor
@@ -126,10 +119,7 @@ pub(super) fn quarter_turn(head_dim: usize, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values, [head_dim, head_dim]), device)
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "rounding to f32 is what is wanted"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
 fn narrow(value: f64) -> f32 {
     value as f32
 }
@@ -140,28 +130,12 @@ mod tests {
 
     #[test]
     fn scaling_keeps_high_and_divides_low_frequencies() {
-        let plain = Rope {
-            theta: 500_000.0,
-            scaling: Scaling::Default,
-        }
-        .frequencies(128);
-        let scaling = Scaling::Llama3 {
-            factor: 8.0,
-            low: 1.0,
-            high: 4.0,
-            original: 8192.0,
-        };
-        let stretched = Rope {
-            theta: 500_000.0,
-            scaling,
-        }
-        .frequencies(128);
+        let plain = Rope { theta: 500_000.0, scaling: Scaling::Default }.frequencies(128);
+        let scaling = Scaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192.0 };
+        let stretched = Rope { theta: 500_000.0, scaling }.frequencies(128);
         assert_eq!(stretched[0].to_bits(), plain[0].to_bits());
         assert!((stretched[63] * 8.0 / plain[63] - 1.0).abs() < 1e-6);
-        let middle = stretched
-            .iter()
-            .zip(&plain)
-            .filter(|(s, p)| *s < *p && **s > **p / 7.9);
+        let middle = stretched.iter().zip(&plain).filter(|(s, p)| *s < *p && **s > **p / 7.9);
         assert!(middle.count() > 0, "some frequencies are blended");
         assert!(stretched.windows(2).all(|pair| pair[1] < pair[0]));
     }

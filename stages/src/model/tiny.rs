@@ -24,10 +24,6 @@ pub(crate) fn config() -> Config {
 
 pub(crate) fn base() -> Base {
     let bytes = bytes(SINGLE_FILE);
-    let checkpoint = Checkpoint::open(&[NamedFile {
-        name: SINGLE_FILE,
-        bytes: &bytes,
-    }])
-    .unwrap();
+    let checkpoint = Checkpoint::open(&[NamedFile { name: SINGLE_FILE, bytes: &bytes }]).unwrap();
     Base::load(config(), &checkpoint, &Device::flex()).unwrap()
 }

@@ -26,19 +26,15 @@ pub fn init_adapter(
             (Part::B { .. }, _) => vec![0.0; count],
             (Part::A { .. }, Init::Kaiming) => {
                 let bound = (columns as f64).sqrt().recip();
-                (0..count)
-                    .map(|_| narrow((2.0 * draws.unit() - 1.0) * bound))
-                    .collect()
+                (0..count).map(|_| narrow((2.0 * draws.unit() - 1.0) * bound)).collect()
             }
             (Part::A { .. }, Init::Gaussian) => {
                 let deviation = (lora.rank as f64).recip();
-                (0..count)
-                    .map(|_| narrow(draws.normal() * deviation))
-                    .collect()
+                (0..count).map(|_| narrow(draws.normal() * deviation)).collect()
             }
-            (Part::Score, _) => (0..count)
-                .map(|_| narrow(draws.normal() * SCORE_DEVIATION))
-                .collect(),
+            (Part::Score, _) => {
+                (0..count).map(|_| narrow(draws.normal() * SCORE_DEVIATION)).collect()
+            }
         };
         (entry.name.clone(), entry.shape, values)
     });
@@ -75,10 +71,7 @@ mod tests {
                 _ => assert!(more.iter().chain(values).all(|value| *value == 0.0)),
             }
         }
-        assert_ne!(
-            small,
-            init_adapter(&config(), &LoraConfig::of_rank(4), 2, 18)
-        );
+        assert_ne!(small, init_adapter(&config(), &LoraConfig::of_rank(4), 2, 18));
     }
 
     #[test]
@@ -90,11 +83,8 @@ mod tests {
         assert!(values.iter().all(|value| value.abs() <= bound));
         let variance = values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32;
         assert!((variance * 3.0 * 48.0 - 1.0).abs() < 0.1, "{variance}");
-        let lora = LoraConfig {
-            init: Init::Gaussian,
-            layers: Layers::Last(1),
-            ..LoraConfig::of_rank(64)
-        };
+        let lora =
+            LoraConfig { init: Init::Gaussian, layers: Layers::Last(1), ..LoraConfig::of_rank(64) };
         let adapter = init_adapter(&config(), &lora, 0, 1);
         assert_eq!(adapter.iter().count(), 4);
         let (_, values) = adapter.get(&name.replace("layers.1", "layers.2")).unwrap();

@@ -40,16 +40,12 @@ impl AdapterTensors {
             );
             (name, (shape, values))
         };
-        Self {
-            tensors: tensors.into_iter().map(keep).collect(),
-        }
+        Self { tensors: tensors.into_iter().map(keep).collect() }
     }
 
     /// The shape and the values of a matrix.
     pub fn get(&self, name: &str) -> Option<([usize; 2], &[f32])> {
-        self.tensors
-            .get(name)
-            .map(|(shape, values)| (*shape, values.as_slice()))
+        self.tensors.get(name).map(|(shape, values)| (*shape, values.as_slice()))
     }
 
     /// All matrices in the order of their names: name, shape, values.
@@ -71,18 +67,12 @@ impl AdapterTensors {
 
     /// Whether both have the same names and shapes.
     pub fn same_shapes(&self, other: &Self) -> bool {
-        self.iter()
-            .map(|(name, shape, _)| (name, shape))
-            .eq(other.iter().map(|(n, s, _)| (n, s)))
+        self.iter().map(|(name, shape, _)| (name, shape)).eq(other.iter().map(|(n, s, _)| (n, s)))
     }
 
     /// All values, in the order of the names.
     pub fn flatten(&self) -> Vec<f32> {
-        self.tensors
-            .values()
-            .flat_map(|(_, values)| values)
-            .copied()
-            .collect()
+        self.tensors.values().flat_map(|(_, values)| values).copied().collect()
     }
 
     /// The adapter of the same names and shapes whose values are `flat`, in the order of the names.
@@ -91,20 +81,14 @@ impl AdapterTensors {
     /// Where `flat` has another length than [`AdapterTensors::length`].
     #[must_use]
     pub fn with_values(&self, flat: &[f32]) -> Self {
-        assert_eq!(
-            flat.len(),
-            self.length(),
-            "there is one value for each place"
-        );
+        assert_eq!(flat.len(), self.length(), "there is one value for each place");
         let mut rest = flat;
         let tensors = self.tensors.iter().map(|(name, (shape, values))| {
             let (own, after) = rest.split_at(values.len());
             rest = after;
             (name.clone(), (*shape, own.to_vec()))
         });
-        Self {
-            tensors: tensors.collect(),
-        }
+        Self { tensors: tensors.collect() }
     }
 
     /// Checks that the names and shapes are exactly `expected`; all that differs goes into one error.
@@ -128,20 +112,16 @@ impl AdapterTensors {
         match wrong.as_slice() {
             [] => Ok(()),
             [first] => Err(AdapterError::Mismatch(first.clone())),
-            [first, rest @ ..] => Err(AdapterError::Mismatch(format!(
-                "{first}, and {} more like it",
-                rest.len()
-            ))),
+            [first, rest @ ..] => {
+                Err(AdapterError::Mismatch(format!("{first}, and {} more like it", rest.len())))
+            }
         }
     }
 
     /// A safetensors file as PEFT writes it; equal adapters give equal bytes.
     pub fn to_safetensors(&self) -> Vec<u8> {
         let tensors = self.iter().map(|(name, shape, values)| {
-            let bytes = values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect();
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             (name, shape, bytes)
         });
         file(&tensors.collect::<Vec<_>>())
@@ -195,30 +175,18 @@ mod tests {
         assert_eq!(AdapterTensors::from_safetensors(&bytes).unwrap(), adapter);
         assert_eq!(bytes, small().to_safetensors());
         let header = String::from_utf8_lossy(&bytes[8..]);
-        assert!(
-            header.starts_with(r#"{"__metadata__":{"format":"pt"},"#),
-            "{header}"
-        );
+        assert!(header.starts_with(r#"{"__metadata__":{"format":"pt"},"#), "{header}");
         assert_eq!(adapter.flatten(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         assert_eq!(adapter.with_values(&adapter.flatten()), adapter);
     }
 
     #[test]
     fn what_does_not_fit_is_named() {
-        let error = small()
-            .check(&[("a", [2, 2]), ("c", [1, 2])])
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.ends_with("`c` is missing, and 1 more like it"),
-            "{error}"
-        );
+        let error = small().check(&[("a", [2, 2]), ("c", [1, 2])]).unwrap_err().to_string();
+        assert!(error.ends_with("`c` is missing, and 1 more like it"), "{error}");
         let error = small().check(&[("a", [2, 2])]).unwrap_err().to_string();
         assert!(error.ends_with("`b` is not expected"), "{error}");
-        let error = small()
-            .check(&[("a", [2, 3]), ("b", [1, 2])])
-            .unwrap_err()
-            .to_string();
+        let error = small().check(&[("a", [2, 3]), ("b", [1, 2])]).unwrap_err().to_string();
         assert!(error.ends_with("`a` is [2, 2], not [2, 3]"), "{error}");
         assert!(AdapterTensors::from_safetensors(b"{}").is_err());
     }

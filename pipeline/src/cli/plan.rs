@@ -1,0 +1,192 @@
+//! `fedpipe plan`
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::{Desk, GraphArgs};
+use crate::{
+    failure::{Exit, Failure},
+    plan::{self, State},
+    project::Project,
+};
+
+/// Show what a run would do
+#[derive(Debug, Args)]
+pub(super) struct Plan {
+    #[command(flatten)]
+    graph: GraphArgs,
+    /// Draw the graph of steps instead
+    #[arg(long = "graph", value_name = "FORMAT", id = "format")]
+    drawn: Option<Format>,
+    /// Print the effective graph instead: `extends`, `set` and `--set` resolved
+    #[arg(long, conflicts_with = "format")]
+    effective: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Dot,
+    Mermaid,
+}
+
+impl Plan {
+    pub(super) fn run(self, desk: &Desk) -> Result<Exit, Failure> {
+        let world = desk.world(true)?;
+        let project = Project::open(&self.graph.graph, &self.graph.sets, &world)?;
+        if self.effective {
+            return effective(&project, desk);
+        }
+        let device = stages::device::choose(stages::device::DeviceChoice::Auto);
+        let device = if project.exact() { device.map_or_else(|_| "cpu".into(), |d| d.name) } else { "cpu".to_owned() };
+        let plan = project.plan(&world, &device)?;
+        let states = plan.states(world.store())?;
+        if let Some(format) = self.drawn {
+            desk.out.line(&drawn(&plan, &states, format))?;
+        } else if desk.out.json() {
+            desk.out.value(&value(&plan, &states))?;
+        } else {
+            list(&plan, &states, desk)?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Steps by what would become of them.
+#[derive(Default)]
+struct Counts {
+    reused: usize,
+    run: usize,
+    after: usize,
+}
+
+fn counts(states: &[State]) -> Counts {
+    let mut counts = Counts::default();
+    for state in states {
+        match state {
+            State::Reused { .. } => counts.reused += 1,
+            State::ToRun { .. } => counts.run += 1,
+            State::After => counts.after += 1,
+        }
+    }
+    counts
+}
+
+fn effective(project: &Project, desk: &Desk) -> Result<Exit, Failure> {
+    for (label, text) in project.texts() {
+        if !label.is_empty() {
+            desk.out.line(&format!("// {label}"))?;
+        }
+        desk.out.line(text.source.trim_end())?;
+    }
+    Ok(Exit::Done)
+}
+
+fn word(state: &State) -> &'static str {
+    match state {
+        State::Reused { .. } => "reused",
+        State::ToRun { .. } => "to run",
+        State::After => "after",
+    }
+}
+
+fn value(plan: &plan::Plan, states: &[State]) -> Value {
+    let counts = counts(states);
+    let list = plan.steps.iter().zip(states).map(|(step, state)| {
+        let after: Vec<&str> = match state {
+            State::After => blockers(plan, states, step).collect(),
+            _ => Vec::new(),
+        };
+        json!({
+            "step": step.name, "stage": step.work.stage(), "state": word(state).replace(' ', "_"),
+            "key": state.key().map(|key| key.to_string()), "after": after,
+        })
+    });
+    json!({
+        "steps": plan.steps.len(), "reused": counts.reused, "run": counts.run,
+        "after": counts.after, "list": list.collect::<Vec<_>>(),
+    })
+}
+
+/// The steps that this one waits for.
+fn blockers<'a>(
+    plan: &'a plan::Plan,
+    states: &'a [State],
+    step: &'a plan::Step,
+) -> impl Iterator<Item = &'a str> {
+    let waits = step.deps.iter().filter(|dep| !matches!(states[dep.step], State::Reused { .. }));
+    waits.map(|dep| plan.steps[dep.step].name.as_str())
+}
+
+/// One line a stage or round, so that a plan of a thousand steps fits on a screen.
+fn list(plan: &plan::Plan, states: &[State], desk: &Desk) -> Result<(), Failure> {
+    let mut at = 0;
+    while at < plan.steps.len() {
+        let step = &plan.steps[at];
+        let mut end = at + 1;
+        if step.client.is_some() {
+            let same = |i: usize| {
+                let other = &plan.steps[i];
+                other.client.is_some()
+                    && group(&other.name) == group(&step.name)
+                    && word(&states[i]) == word(&states[at])
+            };
+            while end < plan.steps.len() && same(end) {
+                end += 1;
+            }
+        }
+        let name = match end - at {
+            1 => step.name.clone(),
+            n => format!("{}, {n} clients", group(&step.name)),
+        };
+        let why = match &states[at] {
+            State::After => match blockers(plan, states, step).next() {
+                Some(first) => format!("after {first}"),
+                None => "after its revision is resolved".to_owned(),
+            },
+            state => word(state).to_owned(),
+        };
+        desk.out.line(&format!("{name:<44} {why}"))?;
+        at = end;
+    }
+    let counts = counts(states);
+    desk.out.line(&format!(
+        "{} steps: {} reused, {} to run, {} after those",
+        plan.steps.len(),
+        counts.reused,
+        counts.run,
+        counts.after
+    ))?;
+    Ok(())
+}
+
+/// `fed/round-001` of `fed/round-001/client-007`.
+fn group(name: &str) -> &str {
+    name.rsplit_once('/').map_or(name, |(group, _)| group)
+}
+
+fn drawn(plan: &plan::Plan, states: &[State], format: Format) -> String {
+    let mut lines = Vec::new();
+    let (head, tail) = match format {
+        Format::Dot => ("digraph fedpipe {\n  rankdir=LR;\n  node [shape=box];", "}"),
+        Format::Mermaid => ("flowchart LR", ""),
+    };
+    lines.push(head.to_owned());
+    for (i, (step, state)) in plan.steps.iter().zip(states).enumerate() {
+        let name = step.name.replace('"', "'");
+        let reused = matches!(state, State::Reused { .. });
+        lines.push(match format {
+            Format::Dot => {
+                let style = if reused { ", style=filled" } else { "" };
+                format!("  s{i} [label=\"{name}\"{style}];")
+            }
+            Format::Mermaid => format!("  s{i}[\"{name}\"]"),
+        });
+        for dep in &step.deps {
+            let arrow = if matches!(format, Format::Dot) { "->" } else { "-->" };
+            let end = if matches!(format, Format::Dot) { ";" } else { "" };
+            lines.push(format!("  s{} {arrow} s{i}{end}", dep.step));
+        }
+    }
+    lines.push(tail.to_owned());
+    lines.join("\n").trim_end().to_owned()
+}

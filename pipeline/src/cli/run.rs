@@ -1,0 +1,212 @@
+//! `fedpipe run`
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    time::Instant,
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::{Value, json};
+use stages::{device::DeviceChoice, session::Session, stage::Needs};
+
+use super::{Desk, GraphArgs, device};
+use crate::{
+    clock,
+    event::{Event, Sink as _},
+    execute::{self, Settings, Shop, Sizes, Tally},
+    failure::{self, Exit, Failure},
+    plan::{Plan, State},
+    project::Project,
+    world::World,
+};
+
+/// Run a graph
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    graph: GraphArgs,
+    /// Train on this device: auto, cpu, wgpu, vulkan[:INDEX], cuda[:INDEX]
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
+    device: DeviceChoice,
+    /// Run at most N steps at a time on the CPU [default: the number of cores]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// After a failure, finish what does not depend on it
+    #[arg(long)]
+    keep_going: bool,
+    /// Ask the Hub again what `main` and other moving revisions mean
+    #[arg(long, conflicts_with = "offline")]
+    refresh: bool,
+    /// Use only what is cached; do not touch the network
+    #[arg(long)]
+    offline: bool,
+}
+
+/// Set by the first Ctrl-C.
+static STOP: AtomicBool = AtomicBool::new(false);
+/// How many Ctrl-C there were.
+static SIGNALS: AtomicU32 = AtomicU32::new(0);
+
+impl Run {
+    pub(super) fn run(self, desk: &Desk) -> Result<Exit, Failure> {
+        let start = Instant::now();
+        let world = desk.world(self.offline)?;
+        let project = Project::open(&self.graph.graph, &self.graph.sets, &world)?;
+        let session = Session::new(self.device, world.hub().clone());
+        // A device that was asked for by name is looked for before anything is written.
+        let named = self.device != DeviceChoice::Auto || project.exact();
+        let device = if named { session.device()?.name.clone() } else { String::new() };
+        let fresh = world.store().is_none();
+        let plan = self.resolved_plan(&project, &world, &device)?;
+        let states = plan.states(world.store())?;
+        let store = world.make_store()?;
+        stop_on_signal()?;
+
+        let id = clock::run_id();
+        let run = store.new_run(&id, &self.description(&id, &project, &plan, &states))?;
+        let lease = store.lease()?;
+        let mut sink = desk.out.sink(run.journal()?, run.metrics()?, start);
+        let host = clock::host();
+        let stop = &STOP;
+        let shop = Shop { store, lease: &lease, session: &session, stop, host: &host, now: clock::now };
+        sink.event(&planned(&id, &states));
+        let settings = Settings { sizes: self.sizes(&session, &states, &plan)?, keep_going: self.keep_going };
+        let tally = execute::execute(&plan, states, &shop, settings, &mut sink)?;
+        store.sync()?;
+        let exit = exit_of(&tally);
+        sink.event(&ended(&id, &tally, plan.steps.len(), start));
+        sink.close()?;
+        if exit == Exit::Usage && tally.ran == 0 {
+            // Wrong input found by the first step: as if the command had not been given.
+            run.remove()?;
+            drop(lease);
+            if fresh {
+                world.unmake_store()?;
+            }
+            return Ok(exit);
+        }
+        let mut description = self.description(&id, &project, &plan, &[]);
+        finish(&mut description, &tally, start);
+        run.update(&description)?;
+        Ok(exit)
+    }
+
+    /// The plan, after every moving revision was resolved to a commit.
+    fn resolved_plan(&self, project: &Project, world: &World, device: &str) -> Result<Plan, Failure> {
+        let plan = project.plan(world, device)?;
+        let commits = world.resolve(&plan.revisions(), self.refresh)?;
+        if commits.is_empty() {
+            return Ok(plan);
+        }
+        world.make_store()?;
+        world.record(&commits)?;
+        Ok(project.plan(world, device)?)
+    }
+
+    /// On the CPU a step of local training has one thread, so as many run as there are cores; on a
+    /// GPU one thread owns the device. The device is not opened for a run that needs none.
+    fn sizes(&self, session: &Session, states: &[State], plan: &Plan) -> Result<Sizes, Failure> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let jobs = self.jobs.map_or(cores, NonZeroUsize::get);
+        let idle = |(step, state): (&crate::plan::Step, &State)| {
+            step.work.needs() != Needs::Device || matches!(state, State::Reused { .. })
+        };
+        let on_cpu = plan.steps.iter().zip(states).all(idle) || session.device()?.is_cpu();
+        Ok(Sizes { net: 4, cpu: jobs, device: if on_cpu { jobs } else { 1 } })
+    }
+
+    /// What `run.json` says of the run: enough to do it again, and to find what it made.
+    fn description(&self, id: &str, project: &Project, plan: &Plan, states: &[State]) -> Value {
+        let known = plan.steps.iter().zip(states);
+        let keys: BTreeMap<&str, String> = known
+            .filter_map(|(step, state)| Some((step.name.as_str(), state.key()?.to_string())))
+            .collect();
+        let graphs: BTreeMap<&str, &str> =
+            project.texts().map(|(label, text)| (label, text.source.as_str())).collect();
+        json!({
+            "schema": 1,
+            "id": id,
+            "graph": self.graph.graph,
+            "set": self.graph.sets.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "about": project.loaded.about,
+            "version": env!("CARGO_PKG_VERSION"),
+            "started": clock::now(),
+            "ended": false,
+            "steps": plan.steps.len(),
+            "keys": keys,
+            "effective": graphs,
+        })
+    }
+}
+
+fn planned(run: &str, states: &[State]) -> Event {
+    let count = |is: fn(&State) -> bool| states.iter().filter(|state| is(state)).count();
+    Event::Planned {
+        run: run.to_owned(),
+        steps: states.len(),
+        reused: count(|state| matches!(state, State::Reused { .. })),
+        to_run: count(|state| matches!(state, State::ToRun { .. })),
+        after: count(|state| matches!(state, State::After)),
+    }
+}
+
+fn ended(run: &str, tally: &Tally, steps: usize, start: Instant) -> Event {
+    Event::Ended {
+        run: run.to_owned(),
+        steps,
+        reused: tally.reused,
+        ran: tally.ran,
+        failed: tally.failed.len(),
+        not_run: tally.not_run,
+        seconds: start.elapsed().as_secs_f64(),
+        stopped: tally.stopped,
+    }
+}
+
+fn finish(description: &mut Value, tally: &Tally, start: Instant) {
+    let keys: BTreeMap<&str, String> =
+        tally.keys.iter().map(|(step, key)| (step.as_str(), key.to_string())).collect();
+    description["keys"] = json!(keys);
+    description["ended"] = json!(true);
+    description["reused"] = json!(tally.reused);
+    description["ran"] = json!(tally.ran);
+    description["failed"] = json!(tally.failed.iter().map(|(step, _)| step).collect::<Vec<_>>());
+    description["not_run"] = json!(tally.not_run);
+    description["stopped"] = json!(tally.stopped);
+    description["seconds"] = json!(start.elapsed().as_secs_f64());
+}
+
+/// The worst that happened decides.
+fn exit_of(tally: &Tally) -> Exit {
+    if tally.stopped {
+        return Exit::Stopped;
+    }
+    let mut exit = Exit::Done;
+    for (_, error) in &tally.failed {
+        let this = failure::kind(error);
+        if exit == Exit::Done || this == Exit::Store {
+            exit = this;
+        }
+    }
+    exit
+}
+
+/// The first Ctrl-C lets running steps end and keeps what is done; the second ends the process now,
+/// which loses only what was running.
+fn stop_on_signal() -> Result<(), Failure> {
+    let handler = || {
+        if SIGNALS.fetch_add(1, Ordering::Relaxed) > 0 {
+            leave_now();
+        }
+        STOP.store(true, Ordering::Relaxed);
+    };
+    Ok(ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")?)
+}
+
+#[expect(clippy::exit, reason = "the user asked twice, and the store is safe against a kill")]
+fn leave_now() {
+    std::process::exit(Exit::Stopped as i32)
+}

@@ -1,0 +1,321 @@
+//! The DAG of steps, and what of it is done already.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result};
+use artifacts::{BlobRef, Digest, Found, Store, Tree};
+use serde_json::Value;
+use stages::{
+    edge::{self},
+    stage::{Needs, Place, Work},
+    unroll::{self, Revision},
+};
+
+use crate::key::Action;
+
+/// A step with its place in the DAG.
+pub struct Step {
+    /// Shown to people: `fed/round-003/client-007`, before it the variant of a sweep.
+    pub name: String,
+    /// What it does.
+    pub work: Arc<dyn Work>,
+    /// Its fields, edges marked.
+    pub with: Value,
+    /// Its edges.
+    pub deps: Vec<Dep>,
+    /// The round it belongs to.
+    pub round: Option<u32>,
+    /// The client it belongs to.
+    pub client: Option<u32>,
+    /// The variant of a sweep, if the step is not the same in all of them.
+    pub variant: Option<String>,
+    /// The moving name on the Hub that it depends on, if it does.
+    pub moving: Option<Revision>,
+    /// Whether that name must be resolved before the step has a key.
+    pub unresolved: bool,
+    /// The device's name, in a graph that says `exact: true`.
+    pub device: Option<String>,
+}
+
+/// An edge of a step.
+pub struct Dep {
+    /// As the step's own fields name it: `shards#client-003`.
+    pub edge: String,
+    /// The index of the step that it leads to, smaller than the step's own.
+    pub step: usize,
+    /// The entry, if it is not the whole tree.
+    pub part: Option<String>,
+}
+
+impl Step {
+    /// Its identity for keys.
+    pub fn action(&self) -> Action<'_> {
+        Action {
+            stage: self.work.stage(),
+            version: self.work.version(),
+            with: &self.with,
+            device: self.device.as_deref(),
+        }
+    }
+}
+
+/// One graph of a sweep, unrolled.
+pub struct Variant {
+    /// `fed.lora.rank=16, seed=1`; empty where there is no sweep.
+    pub label: String,
+    /// Its steps.
+    pub steps: Vec<unroll::Step>,
+    /// Which step each name stands for.
+    pub outputs: BTreeMap<String, usize>,
+    /// The device's name, if the graph says `exact: true`.
+    pub device: Option<String>,
+}
+
+/// All steps of a run, each edge leading backwards.
+#[derive(Default)]
+pub struct Plan {
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// One plan of all variants, in which what is the same in several is there once.
+    ///
+    /// # Errors
+    /// A step's fields cannot be written, or an edge leads nowhere.
+    pub fn new(variants: Vec<Variant>) -> Result<Self> {
+        let many = variants.len();
+        let mut plan = Self::default();
+        let mut known: BTreeMap<String, usize> = BTreeMap::new();
+        let mut used: Vec<usize> = Vec::new();
+        let mut labels: Vec<String> = Vec::new();
+        for variant in variants {
+            let mut places: Vec<usize> = Vec::with_capacity(variant.steps.len());
+            for step in variant.steps {
+                let step = plan.placed(step, &variant.outputs, &places, variant.device.clone())?;
+                let identity = step.identity()?;
+                let at = *known.entry(identity).or_insert(plan.steps.len());
+                if at == plan.steps.len() {
+                    plan.steps.push(step);
+                    used.push(0);
+                    labels.push(variant.label.clone());
+                }
+                used[at] += 1;
+                places.push(at);
+            }
+        }
+        for ((step, used), label) in plan.steps.iter_mut().zip(used).zip(labels) {
+            if used < many {
+                step.name = format!("{label}/{}", step.name);
+                step.variant = Some(label);
+            }
+        }
+        Ok(plan)
+    }
+
+    fn placed(
+        &self,
+        step: unroll::Step,
+        outputs: &BTreeMap<String, usize>,
+        places: &[usize],
+        device: Option<String>,
+    ) -> Result<Step> {
+        let with = step.work.with().with_context(|| format!("step `{}`", step.name))?;
+        let mut deps: Vec<Dep> = Vec::new();
+        let mut lost = None;
+        edge::edges(&with, "", &mut |_, name, _| {
+            if deps.iter().any(|dep| dep.edge == name) {
+                return;
+            }
+            let (stage, part) = match name.split_once('#') {
+                Some((stage, part)) => (stage, Some(part.to_owned())),
+                None => (name, None),
+            };
+            match outputs.get(stage).and_then(|&at| places.get(at)) {
+                Some(&step) => deps.push(Dep { edge: name.to_owned(), step, part }),
+                None => lost = Some(stage.to_owned()),
+            }
+        });
+        if let Some(lost) = lost {
+            anyhow::bail!("step `{}` needs `{lost}`, which no earlier step makes", step.name);
+        }
+        let device = device.filter(|_| step.work.needs() == Needs::Device);
+        Ok(Step {
+            name: step.name,
+            work: step.work,
+            with,
+            deps,
+            round: step.round,
+            client: step.client,
+            variant: None,
+            moving: step.moving,
+            unresolved: step.unresolved,
+            device,
+        })
+    }
+}
+
+impl Step {
+    /// What makes two steps of two variants the same: the action, with edges by the step that they
+    /// lead to.
+    fn identity(&self) -> Result<String> {
+        let mut text = self.action().canonical(&mut |name, out| {
+            let dep = self.deps.iter().find(|dep| dep.edge == name);
+            let dep = dep.with_context(|| format!("`{name}` is no edge of `{}`", self.name))?;
+            out.push_str(&format!("{{\"$step\":{},\"part\":{:?}}}", dep.step, dep.part));
+            Ok(())
+        })
+        .with_context(|| format!("step `{}`", self.name))?;
+        if let Some(revision) = &self.moving {
+            text.push_str(&format!("{revision:?}"));
+        }
+        Ok(text)
+    }
+}
+
+/// What is known of a step before anything is run.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// Done by an earlier run.
+    Reused {
+        /// Its key.
+        key: Digest,
+        /// The head of its record.
+        found: Arc<Found>,
+    },
+    /// Its key is known and has no record.
+    ToRun {
+        /// Its key.
+        key: Digest,
+    },
+    /// Its key waits for another step's result.
+    After,
+}
+
+impl State {
+    /// The key, if it is known.
+    pub fn key(&self) -> Option<Digest> {
+        match self {
+            Self::Reused { key, .. } | Self::ToRun { key } => Some(*key),
+            Self::After => None,
+        }
+    }
+}
+
+/// Finds where edges lead, remembering the listings that it read.
+pub struct Places<'a> {
+    store: Option<&'a Store>,
+    listings: BTreeMap<Digest, Option<Tree>>,
+}
+
+/// Where an edge leads, or why that is not known.
+pub enum Leads {
+    /// There.
+    To(Place),
+    /// The artifact has no such entry.
+    NoEntry {
+        /// The entries that it has.
+        entries: Vec<String>,
+    },
+    /// The listing was pruned.
+    Pruned,
+}
+
+impl<'a> Places<'a> {
+    /// Listings are read from `store`.
+    pub fn new(store: Option<&'a Store>) -> Self {
+        Self { store, listings: BTreeMap::new() }
+    }
+
+    /// Where `part` of the tree `at` lies; `listing` is used if the record held it.
+    pub fn find(&mut self, at: BlobRef, listing: Option<&Tree>, part: Option<&str>) -> Result<Leads> {
+        let Some(part) = part else { return Ok(Leads::To(Place::Tree(at))) };
+        let tree = match listing {
+            Some(tree) => Some(tree),
+            None => self.listing(at)?,
+        };
+        Ok(match tree {
+            None => Leads::Pruned,
+            Some(tree) => match tree.get(part) {
+                Some(entry) => Leads::To(Place::Entry(entry)),
+                None => Leads::NoEntry { entries: tree.iter().map(|(n, _)| n.to_owned()).collect() },
+            },
+        })
+    }
+
+    fn listing(&mut self, at: BlobRef) -> Result<Option<&Tree>> {
+        let tree = match self.listings.entry(at.digest) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let tree = match self.store {
+                    Some(store) => store.tree(&at)?,
+                    None => None,
+                };
+                unknown.insert(tree)
+            }
+        };
+        Ok(tree.as_ref())
+    }
+}
+
+impl Plan {
+    /// The moving names on the Hub that steps depend on, each once.
+    pub fn revisions(&self) -> Vec<Revision> {
+        let mut all: Vec<_> = self.steps.iter().filter_map(|step| step.moving.clone()).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// What of the plan is done already, by the records of `store`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn states(&self, store: Option<&Store>) -> Result<Vec<State>> {
+        let mut places = Places::new(store);
+        let mut states: Vec<State> = Vec::with_capacity(self.steps.len());
+        for step in &self.steps {
+            let state = step.state(&states, store, &mut places)?;
+            states.push(state);
+        }
+        Ok(states)
+    }
+}
+
+impl Step {
+    /// What of this step is done already. `states` holds at least those of the steps before it.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn state(
+        &self,
+        states: &[State],
+        store: Option<&Store>,
+        places: &mut Places<'_>,
+    ) -> Result<State> {
+        if self.unresolved {
+            return Ok(State::After);
+        }
+        let mut leads: Vec<(&str, Digest)> = Vec::with_capacity(self.deps.len());
+        for dep in &self.deps {
+            let State::Reused { found, .. } = &states[dep.step] else { return Ok(State::After) };
+            match places.find(found.tree, found.listing.as_ref(), dep.part.as_deref())? {
+                Leads::To(place) => leads.push((&dep.edge, place.digest())),
+                Leads::NoEntry { .. } | Leads::Pruned => return Ok(State::After),
+            }
+        }
+        let resolve = |name: &str| leads.iter().find(|(edge, _)| *edge == name).map(|(_, d)| *d);
+        let key = self.action().key(&resolve).with_context(|| format!("step `{}`", self.name))?;
+        let found = match store {
+            Some(store) => store.find(&key)?,
+            None => None,
+        };
+        Ok(match found {
+            Some(found) => State::Reused { key, found: Arc::new(found) },
+            None => State::ToRun { key },
+        })
+    }
+}

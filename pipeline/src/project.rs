@@ -1,0 +1,93 @@
+//! A graph file made ready: edits applied, every variant parsed and checked, all steps laid out.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use indexmap::IndexMap;
+use stages::{
+    check::Check,
+    node::Node,
+    unroll::Unroll,
+};
+
+use crate::{
+    failure::Failure,
+    graph::{self, Loaded, Set, Text, check},
+    plan::{self, Plan},
+    world::World,
+};
+
+/// A graph with all its variants.
+pub struct Project {
+    /// The graph file after its edits.
+    pub loaded: Loaded,
+    variants: Vec<Graph>,
+}
+
+/// One variant, parsed.
+struct Graph {
+    label: String,
+    text: Text,
+    nodes: IndexMap<String, Node>,
+    seed: u64,
+    exact: bool,
+}
+
+impl Project {
+    /// Reads and checks a graph file.
+    ///
+    /// # Errors
+    /// It cannot be read, or something in it is wrong: all of it is told at once.
+    pub fn open(path: &Path, sets: &[Set], world: &World) -> Result<Self, Failure> {
+        let loaded = graph::load(path, sets)?;
+        let mut variants = Vec::new();
+        for variant in graph::variants(&loaded)? {
+            let parsed = graph::parse::<Node>(&variant.text)?;
+            let nodes = parsed.stages.0;
+            let mut wrong = check::edges(&nodes);
+            if wrong.is_empty() {
+                wrong = Check::all(&nodes, &world.seen_from(&variant.text));
+            }
+            if !wrong.is_empty() {
+                return Err(graph::complain(&variant.text, &wrong));
+            }
+            let (seed, exact) = (parsed.seed, parsed.exact);
+            variants.push(Graph { label: variant.label, text: variant.text, nodes, seed, exact });
+        }
+        Ok(Self { loaded, variants })
+    }
+
+    /// The effective text of each variant, with its label.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &Text)> {
+        self.variants.iter().map(|graph| (graph.label.as_str(), &graph.text))
+    }
+
+    /// Lays out all steps. `device` is the training device's name, for graphs that say `exact`.
+    ///
+    /// # Errors
+    /// A local file cannot be read.
+    pub fn plan(&self, world: &World, device: &str) -> Result<Plan> {
+        let mut variants = Vec::with_capacity(self.variants.len());
+        for graph in &self.variants {
+            let order = check::order(&graph.nodes).map_err(|circle| anyhow!(circle.message))?;
+            let seen = world.seen_from(&graph.text);
+            let mut unroll = Unroll::new(&graph.nodes, graph.seed, &seen);
+            for name in &order {
+                unroll.node(name)?;
+            }
+            let (steps, outputs) = unroll.finish();
+            variants.push(plan::Variant {
+                label: graph.label.clone(),
+                steps,
+                outputs,
+                device: graph.exact.then(|| device.to_owned()),
+            });
+        }
+        Plan::new(variants)
+    }
+
+    /// Whether any variant puts the device into its keys.
+    pub fn exact(&self) -> bool {
+        self.variants.iter().any(|graph| graph.exact)
+    }
+}

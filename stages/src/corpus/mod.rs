@@ -1,0 +1,84 @@
+//! A data set as later stages see it: splits of rows with one text and one class each.
+
+mod build;
+mod canonical;
+pub(crate) mod columns;
+mod labels;
+pub mod layout;
+mod sample;
+
+use indexmap::IndexMap;
+
+use crate::rows::Cell;
+
+pub use columns::Columns;
+
+/// The class of a row that has none.
+pub const UNLABELLED: i32 = -1;
+
+/// A data set: its splits, and what its columns and classes are called.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Corpus {
+    /// The splits, in the order train, validation, test, others by name.
+    pub splits: IndexMap<String, Split>,
+    /// The name of each class; class `i` is `label_names[i]`.
+    pub label_names: Vec<String>,
+    /// The column that the texts are in.
+    pub text_column: String,
+    /// The column that the classes are in.
+    pub label_column: String,
+}
+
+/// The rows of one split.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Split {
+    /// Names of the columns, in the order of the files.
+    pub columns: Vec<String>,
+    /// The rows. In the text column each has a [`Cell::Str`], in the label column a [`Cell::Int`].
+    pub rows: Vec<Vec<Cell>>,
+    text: usize,
+    label: usize,
+}
+
+impl Split {
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The text of row `i`.
+    pub fn text(&self, i: usize) -> &str {
+        match &self.rows[i][self.text] {
+            Cell::Str(text) => text,
+            _ => "",
+        }
+    }
+
+    /// The texts, in order.
+    pub fn texts(&self) -> Vec<&str> {
+        (0..self.len()).map(|i| self.text(i)).collect()
+    }
+
+    /// The class of row `i`, [`UNLABELLED`] where it has none.
+    pub fn label(&self, i: usize) -> i32 {
+        match self.rows[i][self.label] {
+            Cell::Int(class) => i32::try_from(class).unwrap_or(UNLABELLED),
+            _ => UNLABELLED,
+        }
+    }
+
+    /// The classes, in order.
+    pub fn labels(&self) -> Vec<i32> {
+        (0..self.len()).map(|i| self.label(i)).collect()
+    }
+
+    /// Whether its rows have classes: all do, or none.
+    pub fn is_labelled(&self) -> bool {
+        !self.is_empty() && self.label(0) != UNLABELLED
+    }
+}

@@ -1,0 +1,125 @@
+//! The kinds of artifact, and how each is opened from a tree of the store.
+
+use artifacts::Blob;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    edge::{Artifact, Open, Opened},
+    error::Result,
+    model::LoraConfig,
+    peft::AdapterTensors,
+    token_set::TokenSet,
+};
+
+/// One entry of an artifact, as bytes.
+pub struct File(pub Blob);
+
+impl Artifact for File {
+    const KIND: &'static str = "file";
+}
+
+impl Open for File {
+    fn open(from: Opened<'_>) -> Result<Self> {
+        Ok(Self(from.entry()?))
+    }
+}
+
+/// Kinds whose trees are read entry by entry.
+macro_rules! trees {
+    ($($(#[$doc:meta])* $name:ident = $kind:literal;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug)]
+            pub struct $name;
+
+            impl Artifact for $name {
+                const KIND: &'static str = $kind;
+            }
+        )*
+    };
+}
+
+trees! {
+    /// A base model: `config.json`, the tokenizer's files and the safetensors, by their own names.
+    ModelFiles = "model";
+    /// Labelled texts: one `<split>.jsonl` a split, and `info.json`.
+    Corpus = "corpus";
+    /// Token ids: one [`TokenSet`] a split, `labels.json`, and `info.json` on how it was made.
+    Tokens = "tokens";
+    /// One [`TokenSet`] a client, `labels.json`, and `skew.json`.
+    Shards = "shards";
+    /// One file of figures, `scores.json`.
+    Scores = "scores";
+}
+
+impl Artifact for TokenSet {
+    const KIND: &'static str = "token set";
+}
+
+impl Open for TokenSet {
+    fn open(from: Opened<'_>) -> Result<Self> {
+        Ok(Self::from_bytes(&from.entry()?)?)
+    }
+}
+
+/// The LoRA settings that an adapter was made with, kept beside its tensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdapterConfig {
+    /// Rank, alpha, targets and the rest.
+    pub lora: LoraConfig,
+    /// Label names, in the order of the head's rows.
+    pub labels: Vec<String>,
+}
+
+/// What a local training counted, kept beside its adapter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trained {
+    /// Training examples: the weight of this client in an average.
+    pub examples: u64,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Tokens seen, padding not counted.
+    pub tokens: u64,
+    /// Mean training loss over the steps.
+    pub mean_loss: f64,
+    /// Training loss of the last step.
+    pub last_loss: f64,
+}
+
+/// A LoRA adapter with its classification head.
+pub struct Adapter {
+    /// How it was made.
+    pub config: AdapterConfig,
+    /// Its tensors, by PEFT's names.
+    pub tensors: AdapterTensors,
+    /// Present if it comes from a local training.
+    pub trained: Option<Trained>,
+}
+
+impl Adapter {
+    /// The entry with the settings.
+    pub const CONFIG: &'static str = "adapter.json";
+    /// The entry with the tensors.
+    pub const TENSORS: &'static str = "adapter.safetensors";
+    /// The entry with the counts.
+    pub const TRAINED: &'static str = "training.json";
+}
+
+impl Artifact for Adapter {
+    const KIND: &'static str = "adapter";
+}
+
+impl Open for Adapter {
+    fn open(from: Opened<'_>) -> Result<Self> {
+        let view = from.tree()?;
+        let trained = match view.tree.get(Self::TRAINED) {
+            Some(_) => Some(view.json(Self::TRAINED)?),
+            None => None,
+        };
+        Ok(Self {
+            config: view.json(Self::CONFIG)?,
+            tensors: AdapterTensors::from_safetensors(&view.blob(Self::TENSORS)?)?,
+            trained,
+        })
+    }
+}

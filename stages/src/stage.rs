@@ -1,0 +1,222 @@
+//! What a stage is: a struct that is the graph's syntax when read, the cache key when written, and
+//! the work when run.
+
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use artifacts::{BlobRef, Digest, Draft, Store, Tree};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    edge::{Artifact, In, Open, Opened, TreeView},
+    error::{Error, Result},
+    session::Session,
+};
+
+/// What a step occupies while it runs; the executor bounds each separately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Needs {
+    /// The network.
+    Net,
+    /// A processor core.
+    Cpu,
+    /// The training device.
+    Device,
+}
+
+/// A cached step: a function of its own fields and of nothing else.
+pub trait Stage: Serialize + Send + Sync + 'static {
+    /// The name in keys and records. Never changed.
+    const NAME: &'static str;
+    /// Raised when the same fields and inputs would now give other bytes.
+    const VERSION: u32;
+    /// What it makes.
+    type Output: Artifact;
+
+    /// What it occupies.
+    fn needs(&self) -> Needs {
+        Needs::Cpu
+    }
+
+    /// Does the work: reads its inputs and writes its output through `cx`.
+    fn run(&self, cx: &mut Context<'_>) -> Result<()>;
+}
+
+/// A [`Stage`] with its type forgotten, as the plan holds it.
+pub trait Work: Send + Sync {
+    /// [`Stage::NAME`].
+    fn stage(&self) -> &'static str;
+    /// [`Stage::VERSION`].
+    fn version(&self) -> u32;
+    /// The kind of artifact that it makes.
+    fn kind(&self) -> &'static str;
+    /// What it occupies.
+    fn needs(&self) -> Needs;
+    /// Its fields, edges marked (see [`crate::edge::as_edge`]).
+    fn with(&self) -> Result<Value>;
+    /// Does the work.
+    fn run(&self, cx: &mut Context<'_>) -> Result<()>;
+}
+
+impl<S: Stage> Work for S {
+    fn stage(&self) -> &'static str {
+        S::NAME
+    }
+
+    fn version(&self) -> u32 {
+        S::VERSION
+    }
+
+    fn kind(&self) -> &'static str {
+        S::Output::KIND
+    }
+
+    fn needs(&self) -> Needs {
+        Stage::needs(self)
+    }
+
+    fn with(&self) -> Result<Value> {
+        serde_json::to_value(self)
+            .map_err(|e| Error::failed(format!("the fields of `{}` cannot be written: {e}", S::NAME)))
+    }
+
+    fn run(&self, cx: &mut Context<'_>) -> Result<()> {
+        Stage::run(self, cx)
+    }
+}
+
+/// Where an edge leads, once the step behind it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A whole tree.
+    Tree(BlobRef),
+    /// One entry of a tree.
+    Entry(BlobRef),
+}
+
+impl Place {
+    /// The content digest that stands for the edge in a key.
+    pub fn digest(&self) -> Digest {
+        match self {
+            Self::Tree(at) | Self::Entry(at) => at.digest,
+        }
+    }
+}
+
+/// What a step tells while it runs.
+pub trait Report: Sync {
+    /// `done` of `total` units of work.
+    fn progress(&self, done: u64, total: u64, unit: &str);
+    /// Something that the user should know, though the work goes on.
+    fn note(&self, text: &str);
+}
+
+/// All that a running step can reach: its inputs, its output, the session and its report.
+pub struct Context<'a> {
+    store: &'a Store,
+    session: &'a Session,
+    inputs: &'a BTreeMap<String, Place>,
+    report: &'a dyn Report,
+    stop: &'a AtomicBool,
+    draft: Draft,
+    metrics: BTreeMap<String, f64>,
+}
+
+impl<'a> Context<'a> {
+    /// A context for one step, whose edges lead to `inputs` and whose output goes to `draft`.
+    pub fn new(
+        store: &'a Store,
+        session: &'a Session,
+        inputs: &'a BTreeMap<String, Place>,
+        report: &'a dyn Report,
+        stop: &'a AtomicBool,
+        draft: Draft,
+    ) -> Self {
+        Self { store, session, inputs, report, stop, draft, metrics: BTreeMap::new() }
+    }
+
+    /// Opens what an edge leads to.
+    ///
+    /// # Errors
+    /// The artifact's bytes are missing or damaged.
+    pub fn open<T: Open>(&self, edge: &In<T>) -> Result<T> {
+        T::open(self.opened(edge.name())?)
+    }
+
+    /// The tree that an edge leads to, to read entry by entry.
+    ///
+    /// # Errors
+    /// Its listing is missing or damaged.
+    pub fn tree<T: Artifact>(&self, edge: &In<T>) -> Result<TreeView<'a>> {
+        self.opened(edge.name())?.tree()
+    }
+
+    fn opened(&self, name: &str) -> Result<Opened<'a>> {
+        let place = self.inputs.get(name);
+        let place = place.ok_or_else(|| Error::failed(format!("`{name}` is not an input of this step")))?;
+        Ok(match place {
+            Place::Entry(at) => Opened::Entry(self.store.blob(at)?),
+            Place::Tree(at) => Opened::Tree(self.view(at)?),
+        })
+    }
+
+    fn view(&self, at: &BlobRef) -> Result<TreeView<'a>> {
+        let tree: Tree = self.store.tree(at)?.ok_or_else(|| {
+            Error::failed(format!("the listing of artifact {} is gone from the store", at.digest.short()))
+        })?;
+        Ok(TreeView { tree, at: *at, store: self.store })
+    }
+
+    /// The output.
+    pub fn out(&mut self) -> &mut Draft {
+        &mut self.draft
+    }
+
+    /// Writes an output entry as JSON with a final newline.
+    pub fn write_json<T: Serialize>(&mut self, name: &str, value: &T) -> Result<()> {
+        let mut text = serde_json::to_vec_pretty(value)
+            .map_err(|e| Error::failed(format!("`{name}` cannot be written: {e}")))?;
+        text.push(b'\n');
+        self.draft.bytes(name, &text)?;
+        Ok(())
+    }
+
+    /// A figure that the run shows and that is kept with the record.
+    pub fn metric(&mut self, name: &str, value: f64) {
+        self.metrics.insert(name.to_owned(), value);
+    }
+
+    /// Says how far the work is.
+    pub fn progress(&self, done: u64, total: u64, unit: &str) {
+        self.report.progress(done, total, unit);
+    }
+
+    /// Says something that the user should know.
+    pub fn note(&self, text: &str) {
+        self.report.note(text);
+    }
+
+    /// Whether the user asked to stop. Long work looks often.
+    pub fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// The same as [`Context::stopped`], in the form that loops take.
+    pub fn go_on(&self) -> ControlFlow<()> {
+        if self.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// What this process holds beyond a step: the device, loaded bases, the Hub.
+    pub fn session(&self) -> &'a Session {
+        self.session
+    }
+
+    /// The output and the metrics, when the work is done.
+    pub fn finish(self) -> (Draft, BTreeMap<String, f64>) {
+        (self.draft, self.metrics)
+    }
+}

@@ -1,0 +1,25 @@
+//! The stages: for each, the struct that is its syntax, its key and its work. The work itself is
+//! done by the modules named after it; here it meets the store.
+
+mod aggregate;
+mod dataset;
+mod evaluate;
+mod federate;
+mod init;
+mod local_training;
+mod model;
+mod origin;
+mod partition;
+mod tokenize;
+mod train;
+
+pub use aggregate::Aggregate;
+pub use dataset::Dataset;
+pub use evaluate::Evaluate;
+pub use federate::{Clients, Federate, Seeds};
+pub use init::Init;
+pub use local_training::{Local, LocalTraining, Schedule};
+pub use model::Model;
+pub use partition::Partition;
+pub use tokenize::Tokenize;
+pub use train::Train;

@@ -1,0 +1,237 @@
+//! A model's tokenizer. The one file that names the `tokenizers` crate.
+
+use rayon::prelude::*;
+use tokenizers::{
+    PostProcessor, Tokenizer as Inner, TruncationDirection, TruncationParams, TruncationStrategy,
+};
+
+use super::config::{Config, PadToken};
+use crate::{Error, Result};
+
+/// A model's tokenizer.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: Inner,
+    config: Config,
+    pad: PadToken,
+}
+
+/// One text as token ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// The token ids, special ones included.
+    pub ids: Vec<u32>,
+    /// Whether the text had more.
+    pub truncated: bool,
+}
+
+impl Tokenizer {
+    /// The tokenizer of these files of a model.
+    pub fn load(
+        tokenizer_json: &[u8],
+        tokenizer_config: Option<&[u8]>,
+        config_json: &[u8],
+    ) -> Result<Self> {
+        let mut inner = Inner::from_bytes(tokenizer_json).map_err(|error| {
+            Error::input(format!("the model's tokenizer.json is broken: {error}"))
+                .with_hint("get the file again: it may have been cut short")
+        })?;
+        // The file may ask for either; both are this stage's to decide.
+        inner.with_padding(None);
+        inner
+            .with_truncation(None)
+            .map_err(|error| failed(&error))?;
+        let config = Config::parse(config_json, tokenizer_config)?;
+        let pad = config
+            .pad(|token| inner.token_to_id(token))
+            .ok_or_else(|| {
+                Error::input("the model names no padding token, and no other that could stand in")
+                    .with_hint("set `pad_token_id` in its config.json")
+            })?;
+        Ok(Self { inner, config, pad })
+    }
+
+    /// The token that fills a batch up.
+    pub fn pad(&self) -> &PadToken {
+        &self.pad
+    }
+
+    /// The token ids of each text: at most `max_len`, cut on the right, never padded.
+    ///
+    /// Special tokens are those that the tokenizer's post-processor adds, and they are kept when a
+    /// text is cut. An empty text has its special tokens; with none (BLOOM adds none), the one token
+    /// that ends a text, or else the padding token, so that no example is without a token. Threads
+    /// change nothing about the result.
+    ///
+    /// Token ids alone do not tell padding apart where the padding token also ends texts: whoever
+    /// pads them must keep their lengths.
+    pub fn encode_all(&self, texts: &[&str], max_len: usize) -> Result<Vec<Encoded>> {
+        self.check_length(max_len)?;
+        let mut inner = self.inner.clone();
+        let truncation = TruncationParams {
+            direction: TruncationDirection::Right,
+            max_length: max_len,
+            strategy: TruncationStrategy::LongestFirst,
+            stride: 0,
+        };
+        inner
+            .with_truncation(Some(truncation))
+            .map_err(|error| failed(&error))?;
+        let end = self.config.end(|token| inner.token_to_id(token));
+        let empty = end.unwrap_or(self.pad.id);
+        let encode = |text: &&str| {
+            let encoding = inner
+                .encode_fast(*text, true)
+                .map_err(|error| failed(&error))?;
+            let mut ids = encoding.get_ids().to_vec();
+            if ids.is_empty() {
+                ids.push(empty);
+            }
+            Ok(Encoded {
+                truncated: !encoding.get_overflowing().is_empty(),
+                ids,
+            })
+        };
+        let encoded: Vec<Encoded> = texts.par_iter().map(encode).collect::<Result<_>>()?;
+        self.check_ids(&encoded)?;
+        Ok(encoded)
+    }
+
+    /// How many special tokens every text has.
+    fn added(&self) -> usize {
+        let processor = self.inner.get_post_processor();
+        processor.map_or(0, |processor| processor.added_tokens(false))
+    }
+
+    fn check_length(&self, max_len: usize) -> Result<()> {
+        let added = self.added();
+        if max_len <= added {
+            return Err(Error::input(format!(
+                "max_len is {max_len}, and must be at least {}",
+                added + 1
+            ))
+            .with_hint(format!(
+                "{added} of the tokens are special ones, which every text has"
+            )));
+        }
+        match self.config.max_positions() {
+            Some(most) if max_len as u64 > most => Err(Error::input(format!(
+                "max_len is {max_len}, and the model knows {most} positions"
+            ))
+            .with_hint(format!("at most max_len: {most}"))),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_ids(&self, encoded: &[Encoded]) -> Result<()> {
+        let Some(size) = self.config.vocab_size() else {
+            return Ok(());
+        };
+        let ids = encoded.iter().flat_map(|encoded| &encoded.ids);
+        match ids.copied().max() {
+            Some(most) if u64::from(most) >= size => Err(Error::input(format!(
+                "the tokenizer gives token {most}, and the model knows {size} tokens"
+            ))
+            .with_hint("tokenizer.json and config.json are of different models")),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn failed(error: &tokenizers::Error) -> Error {
+    Error::failed(format!("the tokenizer failed: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::PadSource;
+    use super::*;
+
+    const CONFIG: &[u8] = include_bytes!("../../tests/data/llama-tiny-mha/config.json");
+    const SETTINGS: &[u8] = include_bytes!("../../tests/data/llama-tiny-mha/tokenizer_config.json");
+    const TOKENIZER: &[u8] = include_bytes!("../../tests/data/llama-tiny-mha/tokenizer.json");
+    const RECORDED: &str = include_str!("../../tests/data/llama-tiny-mha/input_ids.json");
+
+    fn tokenizer() -> Tokenizer {
+        Tokenizer::load(TOKENIZER, Some(SETTINGS), CONFIG).unwrap()
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Recorded {
+        max_len: usize,
+        texts: Vec<String>,
+        input_ids: Vec<Vec<u32>>,
+    }
+
+    #[test]
+    fn ids_are_those_that_transformers_gives() {
+        let recorded: Recorded = serde_json::from_str(RECORDED).unwrap();
+        let texts: Vec<&str> = recorded.texts.iter().map(String::as_str).collect();
+        let tokenizer = tokenizer();
+        let encoded = tokenizer.encode_all(&texts, recorded.max_len).unwrap();
+        let ids: Vec<Vec<u32>> = encoded.iter().map(|e| e.ids.clone()).collect();
+        assert_eq!(ids, recorded.input_ids);
+        let cut: Vec<bool> = encoded.iter().map(|e| e.truncated).collect();
+        let full: Vec<bool> = ids
+            .iter()
+            .map(|ids| ids.len() == recorded.max_len)
+            .collect();
+        assert_eq!(cut, full);
+        assert_eq!(tokenizer.pad().from, PadSource::Config);
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        let texts: Vec<String> = (0..300).map(|i| format!("film {i} is fine")).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let tokenizer = tokenizer();
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let pool = pool.build().unwrap();
+            pool.install(|| tokenizer.encode_all(&texts, 8).unwrap())
+        };
+        assert_eq!(with(1), with(4));
+    }
+
+    #[test]
+    fn an_empty_text_has_a_token() {
+        let empty = |tokenizer: &Tokenizer| tokenizer.encode_all(&[""], 8).unwrap()[0].ids.clone();
+        assert_eq!(empty(&tokenizer()), [1], "the token that begins every text");
+        let mut json: serde_json::Value = serde_json::from_slice(TOKENIZER).unwrap();
+        json["post_processor"] = serde_json::Value::Null;
+        let plain = Tokenizer::load(json.to_string().as_bytes(), None, CONFIG).unwrap();
+        assert_eq!(empty(&plain), [2], "the token that ends a text");
+    }
+
+    #[test]
+    fn wrong_lengths_and_files_are_sentences() {
+        let tokenizer = tokenizer();
+        let fault = |max_len| {
+            tokenizer
+                .encode_all(&["a"], max_len)
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(fault(0).contains("at least 2"));
+        assert!(fault(1).contains("at least 2"));
+        assert!(fault(513).contains("the model knows 512 positions"));
+        assert!(tokenizer.encode_all(&["a"], 512).is_ok());
+
+        let error = Tokenizer::load(b"{}", None, CONFIG)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("tokenizer.json is broken"), "{error}");
+        let error = Tokenizer::load(TOKENIZER, Some(b"["), CONFIG)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("tokenizer_config.json is broken"), "{error}");
+        let error = Tokenizer::load(TOKENIZER, None, b"{}")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("no padding token"), "{error}");
+        let small = br#"{"vocab_size":8,"pad_token_id":0}"#;
+        let small = Tokenizer::load(TOKENIZER, None, small).unwrap();
+        let error = small.encode_all(&["film"], 8).unwrap_err().to_string();
+        assert!(error.contains("the model knows 8 tokens"), "{error}");
+    }
+}

@@ -1,0 +1,12 @@
+//! The project's tests of the whole program: one binary, one module a topic. Each runs the real
+//! `fedpipe` in a folder of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod cli;
+mod errors;
+mod gc;
+mod graphs;
+mod harness;
+mod resume;
+mod reuse;

@@ -1,0 +1,52 @@
+//! A killed run loses at most what was running, and its successor makes the same bytes.
+
+use std::{thread::sleep, time::Duration};
+
+use crate::harness::Space;
+
+#[test]
+fn after_a_kill_only_the_unfinished_is_run_and_bytes_are_the_same() {
+    let whole = Space::with_graph(6, 6);
+    let (steps, ..) = whole.run(&[]).counts();
+    let expected = whole.records();
+
+    let broken = Space::with_graph(6, 6);
+    let mut ran_before = 0;
+    let mut kills = 0;
+    for wait in [150, 250, 350, 450] {
+        let mut child = broken.start(&["run", "graph.ron", "--device", "cpu"]);
+        sleep(Duration::from_millis(wait));
+        child.kill().unwrap();
+        let killed = !child.wait().unwrap().success();
+        let done = broken.path(".fedpipe/ac").exists().then(|| broken.records().len()).unwrap_or(0);
+        assert!(done >= ran_before, "a kill lost a finished step");
+        ran_before = done;
+        kills += u32::from(killed);
+    }
+    assert!(kills > 0, "every run ended before its kill");
+    let (_, reused, ran) = broken.run(&[]).counts();
+    assert_eq!(reused as usize, ran_before, "what was recorded is reused");
+    assert_eq!(reused + ran, steps);
+    assert_eq!(broken.records(), expected);
+    let verified = broken.fedpipe(&["verify", "--content", "--json"]).fine().json();
+    assert_eq!(verified["problems"].as_array().unwrap().len(), 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_keeps_what_is_done_and_exits_130() {
+    let space = Space::with_graph(6, 12);
+    let mut child = space.start(&["run", "graph.ron", "--device", "cpu"]);
+    while space.inside(".fedpipe/ac").len() < 8 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be stopped");
+        sleep(Duration::from_millis(5));
+    }
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let done = space.records().len() as u64;
+    let log = space.fedpipe(&["log", "--json"]).fine().json();
+    assert_eq!(log[0]["state"], "stopped");
+    let (_, reused, _) = space.run(&[]).counts();
+    assert_eq!(reused, done);
+}
