@@ -58,7 +58,8 @@ impl Draws {
         loop {
             let draw = self.0.next_u64();
             if draw <= zone {
-                return usize::try_from(draw % bound).expect("a remainder of a usize fits a usize");
+                #[expect(clippy::cast_possible_truncation, reason = "`bound` was a usize")]
+                return (draw % bound) as usize;
             }
         }
     }
@@ -88,5 +89,23 @@ mod tests {
         assert_ne!(first, derive(1, &["a", "bc"]));
         assert_ne!(first, derive(1, &["ab", "c"]));
         assert_ne!(first, derive(2, &["a", "b", "c"]));
+    }
+
+    #[test]
+    fn the_stream_never_changes() {
+        let mut draws = Draws::named(17, "test", &["x"]);
+        let numbers: Vec<usize> = (0..8).map(|_| draws.below(100)).collect();
+        // Recorded once: a change here changes every result of every user.
+        assert_eq!(numbers, [0, 50, 85, 55, 3, 43, 2, 86]);
+    }
+
+    #[test]
+    fn normal_numbers_have_the_moments() {
+        let mut draws = Draws::named(3, "test", &["normal"]);
+        let numbers: Vec<f64> = (0..20_000).map(|_| draws.normal()).collect();
+        let mean = numbers.iter().sum::<f64>() / 20_000.0;
+        let variance = numbers.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 20_000.0;
+        assert!(mean.abs() < 0.03, "{mean}");
+        assert!((variance - 1.0).abs() < 0.04, "{variance}");
     }
 }
