@@ -51,8 +51,15 @@ impl World {
         Ok(self.store.get_or_init(|| store))
     }
 
-    /// Removes a store that this process made and in which nothing was done.
+    /// Removes a store that this process made and in which nothing was done, unless another process
+    /// began to use it meanwhile.
     pub fn unmake_store(&self) -> Result<()> {
+        let used = |folder: &str| {
+            std::fs::read_dir(self.root.join(folder)).is_ok_and(|mut list| list.next().is_some())
+        };
+        if used("leases") || used("ac") || used("runs") {
+            return Ok(());
+        }
         std::fs::remove_dir_all(&self.root)
             .with_context(|| format!("cannot remove {}", self.root.display()))
     }

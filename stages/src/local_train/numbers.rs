@@ -98,10 +98,8 @@ impl Optimizer {
 pub struct LocalNumbers {
     /// Passes over the examples; 1 where neither this nor `steps` is given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<u32>,
     /// Optimizer steps; goes before `epochs`, and begins a new pass whenever one ends.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u32>,
     /// Examples in one pass over the base.
@@ -117,7 +115,6 @@ pub struct LocalNumbers {
     /// Steps over which the learning rate rises from 0, in this local training.
     pub warmup_steps: u32,
     /// The largest norm of a client's whole gradient.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
     /// μ of the proximal term `μ/2·|w - w₀|²` over what is trained.

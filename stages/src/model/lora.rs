@@ -52,17 +52,6 @@ impl LoraError {
     }
 }
 
-impl LoraError {
-    /// The field of [`LoraConfig`] that is to blame.
-    pub fn field(&self) -> &'static str {
-        match self {
-            Self::Range { field, .. } => field,
-            Self::Target { .. } | Self::Targets(_) => "targets",
-            Self::Layers { .. } => "layers",
-        }
-    }
-}
-
 fn hint(nearest: Option<&str>) -> String {
     nearest.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
 }

@@ -109,13 +109,13 @@ mod tests {
         let tokenizer = tokenizer::tests::tokenizer();
         let (sets, info) = tokenize(&corpus, &tokenizer, &Task::Classify, 8).unwrap();
         let train = &sets["train"];
-        assert_eq!(train.labels, [1, 0]);
+        assert_eq!(train.labels(), [1, 0]);
         assert_eq!((train.tokens(0)[0], train.tokens(1).len()), (1, 8));
         assert_eq!(train.subset(&[1]).tokens(0), train.tokens(1));
-        assert_eq!(sets["test"].labels, [-1]);
+        assert_eq!(sets["test"].labels(), [-1]);
         assert_eq!(sets["test"].tokens(0), train.tokens(0));
         let lengths = &info.splits["train"];
         assert_eq!((lengths.examples, lengths.longest, lengths.truncated), (2, 8, 1));
-        assert_eq!(lengths.tokens, train.ids.len());
+        assert_eq!(lengths.tokens, train.total_tokens());
     }
 }

@@ -134,10 +134,10 @@ pub(super) mod tests {
     use super::super::PadSource;
     use super::*;
 
-    const CONFIG: &[u8] = include_bytes!("../../tests/data/llama-tiny-mha/config.json");
-    const SETTINGS: &[u8] = include_bytes!("../../tests/data/llama-tiny-mha/tokenizer_config.json");
-    const TOKENIZER: &[u8] = include_bytes!("../../tests/data/llama-tiny-mha/tokenizer.json");
-    const RECORDED: &str = include_str!("../../tests/data/llama-tiny-mha/input_ids.json");
+    const CONFIG: &[u8] = include_bytes!("../../../tests/data/llama-tiny-mha/config.json");
+    const SETTINGS: &[u8] = include_bytes!("../../../tests/data/llama-tiny-mha/tokenizer_config.json");
+    const TOKENIZER: &[u8] = include_bytes!("../../../tests/data/llama-tiny-mha/tokenizer.json");
+    const RECORDED: &str = include_str!("../../../tests/data/llama-tiny-mha/input_ids.json");
 
     pub(in super::super) fn tokenizer() -> Tokenizer {
         Tokenizer::load(TOKENIZER, Some(SETTINGS), CONFIG).unwrap()

@@ -1,5 +1,6 @@
 //! What a user sees of a graph that is wrong, as snapshots.
 
+use stages::check::Complaint;
 use super::*;
 use insta::assert_snapshot;
 
