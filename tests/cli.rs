@@ -42,7 +42,7 @@ fn people_read_verbs_and_a_summary() {
     let space = Space::with_graph(3, 2);
     let ran = space.fedpipe(&["run", "graph.ron", "--device", "cpu"]).fine();
     assert!(ran.stdout.is_empty(), "{}", ran.stdout);
-    for word in ["Fetched", "Tokenized", "Split", "Trained", "Averaged", "Scored", "accuracy"] {
+    for word in ["Fetched", "Tokenized", "Split", "Prepared", "Trained", "Scored", "accuracy"] {
         assert!(ran.stderr.contains(word), "`{word}` is not in:\n{}", ran.stderr);
     }
     let again = space.fedpipe(&["run", "graph.ron", "--device", "cpu"]).fine();

@@ -176,7 +176,7 @@ impl Space {
                     serde_json::from_slice(&fs::read(record.path()).unwrap()).unwrap();
                 let shard = shard.file_name().to_string_lossy().into_owned();
                 let key = shard + &record.file_name().to_string_lossy();
-                all.push((key, value["output"]["digest"].as_str().unwrap().to_owned()));
+                all.push((key, value["head"]["digest"].as_str().unwrap().to_owned()));
             }
         }
         all.sort();

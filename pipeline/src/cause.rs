@@ -277,10 +277,18 @@ impl<'a> Causes<'a> {
     }
 }
 
+/// What a list of edges of another length is told as.
+const NUMBER_OF: &str = "number of ";
+
 /// The causes without repetition. A field that changed for many steps alike is told once, for the
 /// earliest of them; that a step is not finished is told only if nothing else is.
 fn first_of_each(mut causes: Vec<Cause>) -> Vec<Cause> {
-    let weak = |cause: &Cause| matches!(cause, Cause::New { .. } | Cause::Unfinished { .. });
+    let weak = |cause: &Cause| match cause {
+        Cause::New { .. } | Cause::Unfinished { .. } => true,
+        // Another number of clients often follows from a field that is told too.
+        Cause::Field { field, .. } => field.starts_with(NUMBER_OF),
+        _ => false,
+    };
     if causes.iter().any(|cause| !weak(cause)) {
         causes.retain(|cause| !weak(cause));
     }
@@ -314,7 +322,7 @@ fn differing(path: &str, before: &Value, now: &Value, out: &mut Vec<(String, Val
         }
         (Value::Array(a), Value::Array(b)) if a.iter().chain(b).all(is_edge) => {
             if a.len() != b.len() {
-                out.push((format!("number of {path}"), json!(a.len()), json!(b.len())));
+                out.push((format!("{NUMBER_OF}{path}"), json!(a.len()), json!(b.len())));
             }
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {

@@ -208,7 +208,7 @@ mod tests {
         );
         assert_eq!(
             key(&with).to_string(),
-            "e6acee79edcb0a9eed8c1c0a8b0d8d6bdc5e7ff2a3d7d98d4c1bd3bb12a5f6e7"
+            "1f45f7976267601824b42b69f3e954b9ad9afb23804a75939df7864fee5e5b7e"
         );
     }
 

@@ -9,7 +9,7 @@ use stages::{check::Check, node::Node, unroll::Unroll};
 use crate::{
     failure::Failure,
     graph::{self, Loaded, Set, Text, check},
-    plan::{self, Plan},
+    plan::{self, Plan, State},
     world::World,
 };
 
@@ -80,6 +80,34 @@ impl Project {
             });
         }
         Plan::new(variants)
+    }
+
+    /// Looks into the data that steps of the plan are still to work on.
+    ///
+    /// # Errors
+    /// Something in them is wrong, or a split of them cannot be made: all of it is told at once.
+    pub fn check_data(&self, world: &World, plan: &Plan, states: &[State]) -> Result<(), Failure> {
+        let pending: Vec<&str> = plan
+            .steps
+            .iter()
+            .zip(states)
+            .filter(|(_, state)| !matches!(state, State::Reused { .. }))
+            .map(|(step, _)| step.name.as_str())
+            .collect();
+        for graph in &self.variants {
+            let seen = world.seen_from(&graph.text);
+            let is_pending = |node: &str| {
+                pending.iter().any(|step| {
+                    step.strip_suffix(node)
+                        .is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+                })
+            };
+            let wrong = Check::data(&graph.nodes, graph.seed, &seen, &is_pending);
+            if !wrong.is_empty() {
+                return Err(graph::complain(&graph.text, &wrong));
+            }
+        }
+        Ok(())
     }
 
     /// Whether any variant puts the device into its keys.

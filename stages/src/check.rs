@@ -1,10 +1,17 @@
 //! Complaints about a graph that can be had before any work starts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use indexmap::IndexMap;
 
-use crate::{error::Error, model::Config, node::Node, unroll::Sources};
+use crate::{
+    corpus::Corpus,
+    error::{Error, Result},
+    model::Config,
+    node::Node,
+    seed,
+    unroll::Sources,
+};
 
 /// One thing that is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,18 +32,46 @@ pub struct Check<'a> {
     pub nodes: &'a IndexMap<String, Node>,
     /// The world outside the graph.
     pub sources: &'a dyn Sources,
+    /// The graph's own seed.
+    pub seed: u64,
     complaints: Vec<Complaint>,
     configs: BTreeMap<String, Option<Config>>,
+    corpora: BTreeMap<String, Option<Rc<Corpus>>>,
 }
 
 impl<'a> Check<'a> {
+    fn new(nodes: &'a IndexMap<String, Node>, seed: u64, sources: &'a dyn Sources) -> Self {
+        let (configs, corpora) = (BTreeMap::new(), BTreeMap::new());
+        Self { nodes, sources, seed, complaints: Vec::new(), configs, corpora }
+    }
+
     /// Checks all nodes and gives what was found, in the order of the graph.
     pub fn all(nodes: &'a IndexMap<String, Node>, sources: &'a dyn Sources) -> Vec<Complaint> {
-        let mut check = Self { nodes, sources, complaints: Vec::new(), configs: BTreeMap::new() };
+        let mut check = Self::new(nodes, 0, sources);
         for (name, node) in nodes {
             node.check(name, &mut check);
         }
         check.complaints
+    }
+
+    /// Looks into the data of those nodes that are `pending`: what takes longer than a plan may,
+    /// and is still better known before work starts than in its midst.
+    pub fn data(
+        nodes: &'a IndexMap<String, Node>,
+        seed: u64,
+        sources: &'a dyn Sources,
+        pending: &dyn Fn(&str) -> bool,
+    ) -> Vec<Complaint> {
+        let mut check = Self::new(nodes, seed, sources);
+        for (name, node) in nodes.iter().filter(|(name, _)| pending(name)) {
+            node.check_data(name, &mut check);
+        }
+        check.complaints
+    }
+
+    /// A seed for one purpose, as [`crate::unroll::Unroll::seed`] gives it.
+    pub fn seed(&self, purpose: &str, set: Option<u64>) -> u64 {
+        seed::of_purpose(self.seed, purpose, set)
     }
 
     /// Complains about a field.
@@ -73,5 +108,21 @@ impl<'a> Check<'a> {
         };
         self.configs.insert(base.to_owned(), config.clone());
         config
+    }
+
+    /// The corpus of a `Dataset` whose files are local, if they can be read: what is wrong with
+    /// them is complained about at the `Dataset` itself.
+    pub fn corpus(&mut self, dataset: &str) -> Option<Rc<Corpus>> {
+        if let Some(known) = self.corpora.get(dataset) {
+            return known.clone();
+        }
+        let corpus = match self.nodes.get(dataset) {
+            Some(Node::Dataset(it)) => {
+                it.read_local(dataset, self).and_then(Result::ok).map(Rc::new)
+            }
+            _ => None,
+        };
+        self.corpora.insert(dataset.to_owned(), corpus.clone());
+        corpus
     }
 }

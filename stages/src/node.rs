@@ -20,6 +20,9 @@ pub trait GraphStage: Serialize {
     /// Says what is wrong with its fields, as far as that can be known before work starts.
     fn check(&self, name: &str, check: &mut Check<'_>);
 
+    /// Says what is wrong with the data that it will work on, as far as they are on this machine.
+    fn check_data(&self, _name: &str, _check: &mut Check<'_>) {}
+
     /// Adds its steps.
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()>;
 }
@@ -56,6 +59,13 @@ macro_rules! stages {
             pub fn check(&self, name: &str, check: &mut Check<'_>) {
                 match self {
                     $(Self::$stage(stage) => stage.check(name, check),)*
+                }
+            }
+
+            /// Says what is wrong with the data that it will work on.
+            pub fn check_data(&self, name: &str, check: &mut Check<'_>) {
+                match self {
+                    $(Self::$stage(stage) => stage.check_data(name, check),)*
                 }
             }
 

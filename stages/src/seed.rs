@@ -14,6 +14,11 @@ pub fn derive(seed: u64, purpose: &[&str]) -> u64 {
     u64::from_le_bytes(first)
 }
 
+/// The seed of a purpose of a graph: the one that was set by hand, or one derived by name.
+pub fn of_purpose(graph: u64, purpose: &str, set: Option<u64>) -> u64 {
+    set.unwrap_or_else(|| derive(graph, &[purpose]))
+}
+
 /// The generator of one purpose.
 pub fn rng(seed: u64, purpose: &[&str]) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(key(seed, purpose))

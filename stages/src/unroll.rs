@@ -102,7 +102,7 @@ impl<'a> Unroll<'a> {
 
     /// A seed for one purpose: the one that was set for it, or one derived by name.
     pub fn seed(&self, purpose: &str, set: Option<u64>) -> u64 {
-        set.unwrap_or_else(|| seed::derive(self.seed, &[purpose]))
+        seed::of_purpose(self.seed, purpose, set)
     }
 
     /// Adds a step and gives the edge to what it makes.

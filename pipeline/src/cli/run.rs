@@ -61,10 +61,16 @@ impl Run {
         let device = if named { session.device()?.name.clone() } else { String::new() };
         let fresh = world.store().is_none();
         let plan = self.resolved_plan(&project, &world, &device)?;
+        if fresh {
+            project.check_data(&world, &plan, &plan.states(None)?)?;
+        }
         let store = world.make_store()?;
         // Before the first look at a record: what is found from here on stays.
         let lease = store.lease()?;
         let states = plan.states(Some(store))?;
+        if !fresh {
+            project.check_data(&world, &plan, &states)?;
+        }
         stop_on_signal()?;
 
         let id = clock::run_id();

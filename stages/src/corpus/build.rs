@@ -164,9 +164,11 @@ impl Part {
 /// A label column need only be in one split: the others are unlabelled then.
 fn label_column(columns: &Columns, parts: &IndexMap<&str, Part>) -> Result<String> {
     let mut first_fault = None;
-    for part in parts.values() {
+    for (split, part) in parts {
         match columns.label(&part.name(), &part.rows.columns) {
             Ok(column) => return Ok(column),
+            // A test split is often unlabelled; a training split without labels is of no use.
+            Err(fault) if *split == "train" => return Err(fault),
             Err(fault) => first_fault = first_fault.or(Some(fault)),
         }
     }

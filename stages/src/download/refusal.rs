@@ -74,7 +74,7 @@ impl<'a> Refusal<'a> {
             Cause::Offline => Error::input(format!(
                 "{wanted} is not in the cache {cache}, and the network is not to be used"
             ))
-            .with_hint("run once without HF_HUB_OFFLINE, set HF_HOME to the cache that has it, or name a local copy with `folder:`"),
+            .with_hint("run once without `--offline` and HF_HUB_OFFLINE, set HF_HOME to the cache that has it, or name a local copy with `folder:`"),
             Cause::Unreachable(reason) => Error::input(format!(
                 "cannot reach {endpoint} for {wanted} ({reason}), and nothing of it is in the cache {cache}"
             ))

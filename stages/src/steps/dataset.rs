@@ -75,6 +75,35 @@ impl Dataset {
         Some(Source::Files(files.map(|(split, path)| (split.clone(), at("files", path))).collect()))
     }
 
+    /// The field that names where the data come from.
+    fn field(&self) -> &'static str {
+        match self {
+            Self { hub: Some(_), .. } => "hub",
+            Self { folder: Some(_), .. } => "folder",
+            Self { file: Some(_), .. } => "file",
+            _ => "files",
+        }
+    }
+
+    fn read(&self, located: &Located, seed: u64) -> Result<corpus::Corpus> {
+        let columns = Columns { text: self.text.clone(), label: self.label.clone() };
+        let mut corpus = corpus::Corpus::read(located, &columns)?;
+        let sizes = self.sample.iter().map(|(split, rows)| (split.as_str(), *rows));
+        corpus.sample(sizes, seed)?;
+        Ok(corpus)
+    }
+
+    /// The corpus, if its files are local.
+    pub(crate) fn read_local(
+        &self,
+        name: &str,
+        check: &Check<'_>,
+    ) -> Option<Result<corpus::Corpus>> {
+        let source = self.local(name, check.sources)?;
+        let seed = check.seed("sample", self.seed);
+        Some(locate(&source).and_then(|located| self.read(&located, seed)))
+    }
+
     fn with_seed(&self, to: &Unroll<'_>, origin: Origin, located: Located) -> Self {
         // Without a sample nothing is drawn, so a seed must not reach the key.
         let seed = (!self.sample.is_empty()).then(|| to.seed("sample", self.seed));
@@ -106,8 +135,13 @@ impl GraphStage for Dataset {
         if let Some(source) = self.local(name, check.sources)
             && let Err(error) = locate(&source)
         {
-            let field = given.iter().find(|(_, is)| *is).map_or("", |(field, _)| field);
-            check.refuse(format!("{name}.{field}"), &error);
+            check.refuse(format!("{name}.{}", self.field()), &error);
+        }
+    }
+
+    fn check_data(&self, name: &str, check: &mut Check<'_>) {
+        if let Some(Err(error)) = self.read_local(name, check) {
+            check.refuse(format!("{name}.{}", self.field()), &error);
         }
     }
 
@@ -149,10 +183,7 @@ impl Stage for Dataset {
             }
             _ => &self.located,
         };
-        let columns = Columns { text: self.text.clone(), label: self.label.clone() };
-        let mut corpus = corpus::Corpus::read(located, &columns)?;
-        let sizes = self.sample.iter().map(|(split, rows)| (split.as_str(), *rows));
-        corpus.sample(sizes, self.seed.unwrap_or_default())?;
+        let corpus = self.read(located, self.seed.unwrap_or_default())?;
         for (name, bytes) in corpus.to_files() {
             cx.out().bytes(&name, &bytes)?;
         }

@@ -7,7 +7,7 @@ use crate::{
     edge::In,
     error::Result,
     kinds::{Shards, Tokens},
-    node::GraphStage,
+    node::{GraphStage, Node},
     partition::{By, Outcome, Skew},
     stage::{Context, Stage},
     token_set::TokenSet,
@@ -55,6 +55,21 @@ impl GraphStage for Partition {
         check.require(self.clients > 0, format!("{name}.clients"), message);
         if let Err(error) = self.by.check() {
             check.refuse(format!("{name}.by"), &error);
+        }
+    }
+
+    fn check_data(&self, name: &str, check: &mut Check<'_>) {
+        let corpus = match check.nodes.get(self.of.name()) {
+            Some(Node::Tokenize(tokens)) => check.corpus(tokens.of.name()),
+            _ => None,
+        };
+        let Some(train) = corpus.as_ref().and_then(|corpus| corpus.splits.get("train")) else {
+            return;
+        };
+        let seed = check.seed("partition", self.seed);
+        if let Err(error) = self.by.split(&train.labels(), self.clients as usize, seed) {
+            let field = if self.clients as usize > train.len() { "clients" } else { "by" };
+            check.refuse(format!("{name}.{field}"), &error);
         }
     }
 

@@ -135,7 +135,8 @@ pub(super) mod tests {
     use super::*;
 
     const CONFIG: &[u8] = include_bytes!("../../../tests/data/llama-tiny-mha/config.json");
-    const SETTINGS: &[u8] = include_bytes!("../../../tests/data/llama-tiny-mha/tokenizer_config.json");
+    const SETTINGS: &[u8] =
+        include_bytes!("../../../tests/data/llama-tiny-mha/tokenizer_config.json");
     const TOKENIZER: &[u8] = include_bytes!("../../../tests/data/llama-tiny-mha/tokenizer.json");
     const RECORDED: &str = include_str!("../../../tests/data/llama-tiny-mha/input_ids.json");
 

@@ -1,8 +1,8 @@
 //! What a user sees of a graph that is wrong, as snapshots.
 
-use stages::check::Complaint;
 use super::*;
 use insta::assert_snapshot;
+use stages::check::Complaint;
 
 #[test]
 fn unknown_names_are_answered_with_near_ones() {
