@@ -1,5 +1,7 @@
 //! The reuse table of ARCHITECTURE.md, row by row, on runs that really train; and what `why` says.
 
+use std::fmt::Write as _;
+
 use crate::harness::Space;
 
 /// One row: the edits, then the counts `(steps, reused, ran)` after a full run without them.
@@ -24,7 +26,7 @@ fn an_edit_runs_only_what_it_can_reach() {
     let mut table = String::new();
     for (sets, expected) in ROWS {
         let counts = space.run(sets).counts();
-        table.push_str(&format!("{sets:?}: {counts:?}\n"));
+        writeln!(table, "{sets:?}: {counts:?}").unwrap();
         assert_eq!(counts, expected, "so far:\n{table}");
     }
 }

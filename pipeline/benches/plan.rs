@@ -50,6 +50,7 @@ fn main() {
 fn prepare(dir: &Path, clients: u32, rounds: u32) -> usize {
     let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../graphs/data/tiny-llama-vader");
     let base = base.canonicalize().unwrap();
+    let base = base.to_str().unwrap();
     let graph = format!(
         r#"Graph(stages: (
     base: Model(folder: {base:?}),

@@ -194,7 +194,7 @@ impl<'a> Causes<'a> {
         }
         let before = causes.len();
         if let Some(manifest) = self.manifest_before(step)? {
-            self.differences(step, &manifest, causes);
+            Self::differences(step, &manifest, causes);
         }
         for dep in &step.deps {
             if !matches!(self.states[dep.step], State::Reused { .. }) {
@@ -225,7 +225,7 @@ impl<'a> Causes<'a> {
         let plan = self.plan;
         let step = &plan.steps[at];
         if let Some(manifest) = self.manifest_before(step)? {
-            self.differences(step, &manifest, causes);
+            Self::differences(step, &manifest, causes);
         }
         for dep in &step.deps {
             if self.moved(dep.step) {
@@ -260,7 +260,7 @@ impl<'a> Causes<'a> {
         Ok(None)
     }
 
-    fn differences(&self, step: &Step, before: &Value, causes: &mut Vec<Cause>) {
+    fn differences(step: &Step, before: &Value, causes: &mut Vec<Cause>) {
         let now = step.work.version();
         if before["version"] != json!(now) {
             let name = step.name.clone();

@@ -158,6 +158,7 @@ fn write(
 
 /// A JSON string: only what must be escaped is.
 fn string(text: &str, out: &mut String) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push('"');
     for c in text.chars() {
         match c {
@@ -166,7 +167,11 @@ fn string(text: &str, out: &mut String) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if u32::from(c) < 0x20 => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            '\0'..='\x1f' => {
+                let code = c as usize;
+                out.push_str("\\u00");
+                out.extend([HEX[code >> 4], HEX[code & 15]].map(char::from));
+            }
             c => out.push(c),
         }
     }
@@ -196,7 +201,7 @@ mod tests {
         });
         let text = action(&with)
             .canonical(&mut |name, out| {
-                out.push_str(&format!("<{name}>"));
+                out.extend(["<", name, ">"]);
                 Ok(())
             })
             .unwrap();

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
+    fmt::Write as _,
     sync::Arc,
 };
 
@@ -95,7 +96,7 @@ impl Plan {
         for variant in variants {
             let mut places: Vec<usize> = Vec::with_capacity(variant.steps.len());
             for step in variant.steps {
-                let step = plan.placed(step, &variant.outputs, &places, variant.device.clone())?;
+                let step = Self::placed(step, &variant.outputs, &places, variant.device.clone())?;
                 let identity = step.identity()?;
                 let at = *known.entry(identity).or_insert(plan.steps.len());
                 if at == plan.steps.len() {
@@ -117,7 +118,6 @@ impl Plan {
     }
 
     fn placed(
-        &self,
         step: unroll::Step,
         outputs: &BTreeMap<String, usize>,
         places: &[usize],
@@ -167,12 +167,12 @@ impl Step {
             .canonical(&mut |name, out| {
                 let dep = self.deps.iter().find(|dep| dep.edge == name);
                 let dep = dep.with_context(|| format!("`{name}` is no edge of `{}`", self.name))?;
-                out.push_str(&format!("{{\"$step\":{},\"part\":{:?}}}", dep.step, dep.part));
+                write!(out, "{{\"$step\":{},\"part\":{:?}}}", dep.step, dep.part)?;
                 Ok(())
             })
             .with_context(|| format!("step `{}`", self.name))?;
         if let Some(revision) = &self.moving {
-            text.push_str(&format!("{revision:?}"));
+            write!(text, "{revision:?}")?;
         }
         Ok(text)
     }

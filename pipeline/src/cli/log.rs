@@ -34,9 +34,9 @@ impl Log {
             return Ok(Exit::Done);
         }
         for run in &runs {
-            let sets: String = run.set.iter().map(|set| format!(" --set {set}")).collect();
+            let sets: Vec<String> = run.set.iter().map(|set| format!(" --set {set}")).collect();
             desk.out.line(&format!(
-                "{}  {:<8} {:>5} steps, {:>5} reused, {:>5} ran  {:>7.1} s  {}{sets}",
+                "{}  {:<8} {:>5} steps, {:>5} reused, {:>5} ran  {:>7.1} s  {}{}",
                 run.id,
                 state(run),
                 run.steps,
@@ -44,6 +44,7 @@ impl Log {
                 run.ran,
                 run.seconds,
                 run.graph,
+                sets.concat(),
             ))?;
         }
         Ok(Exit::Done)

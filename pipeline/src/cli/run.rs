@@ -78,12 +78,12 @@ impl Run {
         let mut sink = desk.out.sink(run.journal()?, run.metrics()?, start);
         let host = clock::host();
         let stop = &STOP;
-        let shop =
+        let workshop =
             Shop { store, lease: &lease, session: &session, stop, host: &host, now: clock::now };
         sink.event(&planned(&id, &states));
         let settings =
             Settings { sizes: self.sizes(&session, &states, &plan)?, keep_going: self.keep_going };
-        let tally = execute::execute(&plan, states, &shop, settings, &mut sink)?;
+        let tally = execute::execute(&plan, states, &workshop, settings, &mut sink)?;
         if tally.ran > 0 {
             store.sync()?;
         }

@@ -192,9 +192,9 @@ pub(crate) fn load_base(cx: &Context<'_>, base: &In<ModelFiles>) -> Result<Arc<B
         let wanted = names.filter(|name| is_weights(name) || *name == decoder::INDEX_FILE);
         let blobs: Vec<(&str, Blob)> =
             wanted.map(|name| Ok((name, files.blob(name)?))).collect::<Result<_>>()?;
-        let named: Vec<decoder::NamedFile<'_>> =
+        let shards: Vec<decoder::NamedFile<'_>> =
             blobs.iter().map(|(name, bytes)| decoder::NamedFile { name, bytes }).collect();
-        let checkpoint = Checkpoint::open(&named)?;
+        let checkpoint = Checkpoint::open(&shards)?;
         Ok(Base::load(config, &checkpoint, &session.device()?.device)?)
     })
 }
