@@ -34,8 +34,10 @@ pub enum Cause {
     },
     /// A field has another value than in the last run.
     Field {
-        /// The step whose field it is.
+        /// The step whose field it is: the earliest, where it changed for several of a stage.
         step: String,
+        /// The name of its stage.
+        stage: &'static str,
         /// `lora.rank`.
         field: String,
         /// The value of the last run, as JSON.
@@ -67,7 +69,7 @@ impl fmt::Display for Cause {
             Self::Unfinished { step } => {
                 write!(f, "`{step}` has the same key as before, but no run finished it")
             }
-            Self::Field { step, field, before, now } => {
+            Self::Field { step, field, before, now, .. } => {
                 write!(f, "{field} {} -> {} in {step}", shown(before), shown(now))
             }
             Self::Version { step, before, now } => {
@@ -102,10 +104,11 @@ impl Cause {
     /// Whether both tell the same change, be it of different steps.
     fn is_like(&self, other: &Self) -> bool {
         match (self, other) {
+            // The values may differ, as derived seeds do.
             (
-                Self::Field { field, before, now, .. },
-                Self::Field { field: field2, before: before2, now: now2, .. },
-            ) => (field, before, now) == (field2, before2, now2),
+                Self::Field { stage, field, .. },
+                Self::Field { stage: stage2, field: field2, .. },
+            ) => (stage, field) == (stage2, field2),
             (Self::New { .. }, Self::New { .. })
             | (Self::Unfinished { .. }, Self::Unfinished { .. }) => true,
             _ => self == other,
@@ -118,7 +121,7 @@ impl Cause {
             Self::Reused { step, made } => json!({ "cause": "reused", "step": step, "made": made }),
             Self::New { step } => json!({ "cause": "new", "step": step }),
             Self::Unfinished { step } => json!({ "cause": "unfinished", "step": step }),
-            Self::Field { step, field, before, now } => json!({
+            Self::Field { step, field, before, now, .. } => json!({
                 "cause": "field", "step": step, "field": field, "before": before, "now": now,
             }),
             Self::Version { step, before, now } => {
@@ -212,10 +215,12 @@ impl<'a> Causes<'a> {
         Ok(())
     }
 
-    /// A reused input is still a cause if the last run used another one in its place.
+    /// A reused input is still a cause if no earlier run used it in this place.
     fn moved(&self, at: usize) -> bool {
-        let before = self.key_before(&self.plan.steps[at].name);
-        before.is_some() && before != self.states[at].key()
+        let name = &self.plan.steps[at].name;
+        let mut before = self.past.iter().filter_map(|run| run.keys.get(name)).peekable();
+        let now = self.states[at].key();
+        before.peek().is_some() && before.all(|key| Some(*key) != now)
     }
 
     fn follow_moved(&mut self, at: usize, causes: &mut Vec<Cause>) -> Result<()> {
@@ -237,27 +242,36 @@ impl<'a> Causes<'a> {
 
     fn nothing_changed(&self, step: &Step) -> Cause {
         let name = step.name.clone();
-        match self.key_before(&name) {
-            None => Cause::New { step: name },
-            Some(_) => Cause::Unfinished { step: name },
+        if self.was_there(&name) {
+            Cause::Unfinished { step: name }
+        } else {
+            Cause::New { step: name }
         }
     }
 
-    /// The key that the newest run which had this step knew it by.
-    fn key_before(&self, name: &str) -> Option<Digest> {
-        self.past.iter().find_map(|run| run.keys.get(name).copied())
+    fn was_there(&self, name: &str) -> bool {
+        self.past.iter().any(|run| run.keys.contains_key(name))
     }
 
+    /// Of the manifests that earlier runs had for this step, the one that is nearest to today's;
+    /// the newest of several.
     fn manifest_before(&self, step: &Step) -> Result<Option<Value>> {
         let Some(store) = self.store else { return Ok(None) };
-        for run in self.past {
-            if let Some(key) = run.keys.get(&step.name)
+        let mut looked_at = BTreeSet::new();
+        let mut nearest: Option<(usize, Value)> = None;
+        for key in self.past.iter().filter_map(|run| run.keys.get(&step.name)) {
+            if looked_at.len() < LOOK_BACK
+                && looked_at.insert(*key)
                 && let Some(record) = store.record(key)?
             {
-                return Ok(Some(record.manifest));
+                let mut causes = Vec::new();
+                Self::differences(step, &record.manifest, &mut causes);
+                if nearest.as_ref().is_none_or(|(least, _)| causes.len() < *least) {
+                    nearest = Some((causes.len(), record.manifest));
+                }
             }
         }
-        Ok(None)
+        Ok(nearest.map(|(_, manifest)| manifest))
     }
 
     fn differences(step: &Step, before: &Value, causes: &mut Vec<Cause>) {
@@ -270,12 +284,16 @@ impl<'a> Causes<'a> {
         differing("", &before["with"], &step.with, &mut fields);
         causes.extend(fields.into_iter().map(|(field, before, now)| Cause::Field {
             step: step.name.clone(),
+            stage: step.work.stage(),
             field,
             before,
             now,
         }));
     }
 }
+
+/// How many different manifests of a step are compared at most.
+const LOOK_BACK: usize = 20;
 
 /// What a list of edges of another length is told as.
 const NUMBER_OF: &str = "number of ";
