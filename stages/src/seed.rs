@@ -3,6 +3,8 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
+use crate::shuffle;
+
 /// The context of the key derivation; changing it changes every result.
 const CONTEXT: &str = "fedpipe seed v1";
 
@@ -57,16 +59,7 @@ impl Draws {
 
     /// A whole number in `[0, bound)`, without bias; `bound` is at least 1.
     pub fn below(&mut self, bound: usize) -> usize {
-        let bound = bound.max(1) as u64;
-        // Numbers above the last full multiple of `bound` would favour the small remainders.
-        let zone = u64::MAX - (u64::MAX % bound + 1) % bound;
-        loop {
-            let draw = self.0.next_u64();
-            if draw <= zone {
-                #[expect(clippy::cast_possible_truncation, reason = "`bound` was a usize")]
-                return (draw % bound) as usize;
-            }
-        }
+        shuffle::below(&mut self.0, bound.max(1))
     }
 
     /// A standard normal number (Box and Muller's cosine branch).
@@ -77,9 +70,7 @@ impl Draws {
 
     /// Puts `items` into a random order (Fisher and Yates, from the back).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last + 1));
-        }
+        shuffle::shuffle(&mut self.0, items);
     }
 }
 

@@ -63,7 +63,7 @@ impl Check {
 fn list(desk: &Desk) -> Result<Exit, Failure> {
     if desk.out.json() {
         let all = Node::ALL.iter().map(|(name, about)| json!({ "stage": name, "about": about }));
-        desk.out.value(&all.collect())?;
+        desk.out.value(&all.collect::<Vec<_>>())?;
     } else {
         for (name, about) in Node::ALL {
             desk.out.line(&format!("{name:<10} {about}"))?;

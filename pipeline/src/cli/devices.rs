@@ -19,7 +19,7 @@ impl Devices {
             let all = found.iter().enumerate().map(|(i, device)| {
                 json!({ "device": device.name, "part": device.part, "auto": Some(i) == first })
             });
-            desk.out.value(&all.collect())?;
+            desk.out.value(&all.collect::<Vec<_>>())?;
             return Ok(Exit::Done);
         }
         for (i, device) in found.iter().enumerate() {

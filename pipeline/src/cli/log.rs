@@ -30,7 +30,7 @@ impl Log {
                     "failed": run.failed, "seconds": run.seconds,
                 })
             });
-            desk.out.value(&all.collect())?;
+            desk.out.value(&all.collect::<Vec<_>>())?;
             return Ok(Exit::Done);
         }
         for run in &runs {

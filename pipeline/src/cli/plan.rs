@@ -1,7 +1,8 @@
 //! `fedpipe plan`
 
+use artifacts::Digest;
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::{Desk, GraphArgs};
 use crate::{
@@ -51,10 +52,12 @@ impl Plan {
         if let Some(format) = self.drawn {
             desk.out.line(&drawn(&plan, &states, format))?;
         } else if desk.out.json() {
-            desk.out.value(&value(&plan, &states))?;
+            desk.out.value(&summary(&plan, &states))?;
         } else {
             list(&plan, &states, desk)?;
         }
+        // The process ends here, and to give ten thousand steps back one by one takes a while.
+        std::mem::forget((project, plan, states));
         Ok(Exit::Done)
     }
 }
@@ -97,22 +100,41 @@ fn word(state: &State) -> &'static str {
     }
 }
 
-fn value(plan: &plan::Plan, states: &[State]) -> Value {
+/// What `--json` prints. It borrows, as ten thousand steps are many.
+#[derive(Serialize)]
+struct Summary<'a> {
+    steps: usize,
+    reused: usize,
+    run: usize,
+    after: usize,
+    list: Vec<Entry<'a>>,
+}
+
+/// One step of it.
+#[derive(Serialize)]
+struct Entry<'a> {
+    step: &'a str,
+    stage: &'static str,
+    state: &'static str,
+    key: Option<Digest>,
+    after: Vec<&'a str>,
+}
+
+fn summary<'a>(plan: &'a plan::Plan, states: &'a [State]) -> Summary<'a> {
     let counts = counts(states);
-    let list = plan.steps.iter().zip(states).map(|(step, state)| {
-        let after: Vec<&str> = match state {
+    let list = plan.steps.iter().zip(states).map(|(step, state)| Entry {
+        step: &step.name,
+        stage: step.work.stage(),
+        state: if matches!(state, State::ToRun { .. }) { "to_run" } else { word(state) },
+        key: state.key(),
+        after: match state {
             State::After => blockers(plan, states, step).collect(),
             _ => Vec::new(),
-        };
-        json!({
-            "step": step.name, "stage": step.work.stage(), "state": word(state).replace(' ', "_"),
-            "key": state.key().map(|key| key.to_string()), "after": after,
-        })
+        },
     });
-    json!({
-        "steps": plan.steps.len(), "reused": counts.reused, "run": counts.run,
-        "after": counts.after, "list": list.collect::<Vec<_>>(),
-    })
+    let list = list.collect();
+    let Counts { reused, run, after } = counts;
+    Summary { steps: plan.steps.len(), reused, run, after, list }
 }
 
 /// The steps that this one waits for.

@@ -67,7 +67,7 @@ pub fn order(nodes: &IndexMap<String, Node>) -> Result<Vec<String>, Complaint> {
     let mut needs: IndexMap<&str, Vec<String>> = IndexMap::new();
     for (name, node) in nodes {
         let mut to = Vec::new();
-        edge::edges(&node.fields(), "", &mut |_, target, _| to.push(target.to_owned()));
+        edge::names(&node.fields(), &mut |target| to.push(target.to_owned()));
         needs.insert(name, to);
     }
     let mut done: Vec<String> = Vec::with_capacity(nodes.len());

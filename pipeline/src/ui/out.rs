@@ -6,7 +6,7 @@ use crate::event::Sinks;
 use crate::failure::Failure;
 use crate::journal::Journal;
 use anstream::{AutoStream, ColorChoice};
-use serde_json::Value;
+use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
@@ -48,8 +48,8 @@ impl Out {
     }
 
     /// Prints one JSON value.
-    pub fn value(&self, value: &Value) -> io::Result<()> {
-        self.line(&value.to_string())
+    pub fn value(&self, value: &impl Serialize) -> io::Result<()> {
+        self.line(&serde_json::to_string(value)?)
     }
 
     /// Says why a command ends.
