@@ -128,7 +128,7 @@ fn summary<'a>(plan: &'a plan::Plan, states: &'a [State]) -> Summary<'a> {
         state: if matches!(state, State::ToRun { .. }) { "to_run" } else { word(state) },
         key: state.key(),
         after: match state {
-            State::After => blockers(plan, states, step).collect(),
+            State::After => blockers(plan, states, step).map(|(_, name)| name).collect(),
             _ => Vec::new(),
         },
     });
@@ -137,14 +137,14 @@ fn summary<'a>(plan: &'a plan::Plan, states: &'a [State]) -> Summary<'a> {
     Summary { steps: plan.steps.len(), reused, run, after, list }
 }
 
-/// The steps that this one waits for.
+/// The steps that this one waits for: index and name.
 fn blockers<'a>(
     plan: &'a plan::Plan,
     states: &'a [State],
     step: &'a plan::Step,
-) -> impl Iterator<Item = &'a str> {
+) -> impl Iterator<Item = (usize, &'a str)> {
     let waits = step.deps.iter().filter(|dep| !matches!(states[dep.step], State::Reused { .. }));
-    waits.map(|dep| plan.steps[dep.step].name.as_str())
+    waits.map(|dep| (dep.step, plan.steps[dep.step].name.as_str()))
 }
 
 /// One line a stage or round, so that a plan of a thousand steps fits on a screen.
@@ -169,8 +169,9 @@ fn list(plan: &plan::Plan, states: &[State], desk: &Desk) -> Result<(), Failure>
             n => format!("{}, {n} clients", group(&step.name)),
         };
         let why = match &states[at] {
-            State::After => match blockers(plan, states, step).next() {
-                Some(first) => format!("after {first}"),
+            // Of the steps that it waits for, the one that will be done last.
+            State::After => match blockers(plan, states, step).max_by_key(|(at, _)| *at) {
+                Some((_, last)) => format!("after {last}"),
                 None => "after its revision is resolved".to_owned(),
             },
             state => word(state).to_owned(),
