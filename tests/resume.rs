@@ -1,4 +1,4 @@
-//! A killed run loses at most what was running, and its successor makes the same bytes.
+//! A killed, stopped or failed run loses at most what was running, and its successor makes the same bytes.
 
 use std::{thread::sleep, time::Duration};
 
@@ -41,12 +41,39 @@ fn ctrl_c_keeps_what_is_done_and_exits_130() {
         assert!(child.try_wait().unwrap().is_none(), "it ended before it could be stopped");
         sleep(Duration::from_millis(5));
     }
-    let id = child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let interrupt = format!("kill -INT {}", child.id());
+    assert!(std::process::Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let done = space.records().len() as u64;
     let log = space.fedpipe(&["log", "--json"]).fine().json();
     assert_eq!(log[0]["state"], "stopped");
     let (_, reused, _) = space.run(&[]).counts();
     assert_eq!(reused, done);
+}
+
+#[test]
+fn a_failure_stops_what_depends_on_it_and_with_keep_going_nothing_else() {
+    let space = Space::with_graph(3, 3);
+    // The rate of one variant is so high that its loss is soon no number.
+    space.write(
+        "sweep.ron",
+        r#"Graph(extends: "graph.ron", sweep: { "fed.local.optimizer": [Sgd(lr: 1e38), Sgd(lr: 0.1)] })"#,
+    );
+    let args = ["run", "sweep.ron", "--device", "cpu", "--json", "--keep-going"];
+    let ran = space.fedpipe(&args);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    let events = ran.events();
+    let ended = events.last().unwrap();
+    assert_eq!(ended["failed"], 3, "round 1 of the three clients: {}", ran.stderr);
+    // Shared: base, sst2, tokens, shards, init. By variant: three rounds of three clients and an
+    // aggregation, and three scores.
+    assert_eq!(ended["steps"], 5 + 2 * 15);
+    assert_eq!(ended["ran"], 5 + 15, "the other variant is whole");
+    assert_eq!(ended["not_run"], 15 - 3);
+    let failed = events.iter().find(|event| event["event"] == "failed").unwrap();
+    assert!(failed["message"].as_str().unwrap().contains("not finite"), "{failed}");
+    // A failure is never cached: without the option the run ends at the first one.
+    let again = space.fedpipe(&args[..5]);
+    assert_eq!(again.code, 1);
+    assert_eq!(again.events().last().unwrap()["ran"], 0);
 }
