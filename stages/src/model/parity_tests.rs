@@ -9,6 +9,7 @@ use super::{
     Base, Batch, Checkpoint, Config, Example, Factors, Layout, LoraConfig, NamedFile, SINGLE_FILE,
     tiny,
 };
+use crate::local_train::{Client, LocalNumbers, Optimizer, Trainer};
 use crate::peft::{AdapterTensors, SCORE};
 
 /// A base with the folder of what was recorded of it.
@@ -21,6 +22,20 @@ struct Case {
 impl Case {
     fn tiny() -> Self {
         Self::open(&tiny::path(""), tiny::path(""))
+    }
+
+    /// The real model, where two variables name its folder and that of its recordings.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the model is too large to lie in the repository"
+    )]
+    fn smollm2() -> Option<Self> {
+        let folders = ["FEDPIPE_SMOLLM2", "FEDPIPE_ORACLES"].map(std::env::var_os);
+        let [Some(model), Some(oracles)] = folders else {
+            eprintln!("skipped: FEDPIPE_SMOLLM2 and FEDPIPE_ORACLES do not name folders");
+            return None;
+        };
+        Some(Self::open(Path::new(&model), PathBuf::from(oracles)))
     }
 
     fn open(model: &Path, folder: PathBuf) -> Self {
@@ -128,16 +143,10 @@ fn classifier_logits_of_the_tiny_model() {
 }
 
 /// Runs where `FEDPIPE_SMOLLM2` names a folder with SmolLM2-135M and `FEDPIPE_ORACLES` what was recorded of it.
-#[expect(clippy::disallowed_methods, reason = "the model is too large to lie in the repository")]
 #[expect(clippy::print_stderr, reason = "the figures are what one runs it for")]
 #[test]
 fn logits_of_smollm2() {
-    let folders = ["FEDPIPE_SMOLLM2", "FEDPIPE_ORACLES"].map(std::env::var_os);
-    let [Some(model), Some(oracles)] = folders else {
-        eprintln!("skipped: FEDPIPE_SMOLLM2 and FEDPIPE_ORACLES do not name folders");
-        return;
-    };
-    let case = Case::open(Path::new(&model), PathBuf::from(oracles));
+    let Some(case) = Case::smollm2() else { return };
     let causal = case.recorded("causal.safetensors");
     let rows = causal.rows("input_ids", "attention_mask");
     let batch = case.batch(&rows);
@@ -164,4 +173,30 @@ fn logits_of_smollm2() {
     let far = case.classifier(&rows, &factors, "lora_seqcls.safetensors");
     eprintln!("classifier with the adapter: {far:e}");
     assert!(far < 1e-4, "{far}");
+}
+
+#[test]
+fn the_training_trace_of_smollm2() {
+    let Some(case) = Case::smollm2() else { return };
+    let before = case.adapter("train_adamw/adapter_before.safetensors");
+    let (lora, numbers) = (LoraConfig::of_rank(8), LocalNumbers::new(8, Optimizer::adamw(1e-3)));
+    let client = Client { adapter: &before, lora: &lora, seed: 0, steps: 5 };
+    let mut trainer = Trainer::new(&case.base, &[client], &numbers).unwrap();
+    let batches = case.recorded("train_batches.safetensors");
+    let trajectory = std::fs::read(case.folder.join("train_adamw/trajectory.json")).unwrap();
+    let trajectory: serde_json::Value = serde_json::from_slice(&trajectory).unwrap();
+    for (step, recorded) in trajectory["losses"].as_array().unwrap().iter().enumerate() {
+        let rows = batches.rows(&format!("input_ids.{step}"), &format!("attention_mask.{step}"));
+        let (_, labels) = batches.integers(&format!("labels.{step}"));
+        let examples = rows.iter().zip(labels).map(|(tokens, label)| Example { tokens, label });
+        let batch = Batch::new(&[examples.collect()], case.base.config().pad, case.base.device());
+        let loss: f32 = trainer.step(&[batch]).into_scalar();
+        let far = (f64::from(loss) / recorded.as_f64().unwrap() - 1.0).abs();
+        eprintln!("loss of step {step}: {loss}, relative difference {far:e}");
+        assert!(far < 1e-4, "step {step}: {loss}, not {recorded}");
+    }
+    let after = case.adapter("train_adamw/adapter_after.safetensors");
+    let far = apart(&trainer.adapters().unwrap()[0].flatten(), &after.flatten());
+    eprintln!("adapter after five steps: {far:e}");
+    assert!(far < 3e-4, "{far}");
 }
