@@ -1,5 +1,7 @@
 //! Logits and hidden states against those that transformers and PEFT gave.
 
+#![expect(clippy::print_stderr, reason = "the figures of an optional test are for people")]
+
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
@@ -143,7 +145,6 @@ fn classifier_logits_of_the_tiny_model() {
 }
 
 /// Runs where `FEDPIPE_SMOLLM2` names a folder with SmolLM2-135M and `FEDPIPE_ORACLES` what was recorded of it.
-#[expect(clippy::print_stderr, reason = "the figures are what one runs it for")]
 #[test]
 fn logits_of_smollm2() {
     let Some(case) = Case::smollm2() else { return };
