@@ -157,7 +157,8 @@ fn logits_of_smollm2() {
         .map(|row| Case::row_apart(&hidden, &batch, row, &recorded[row * shape[1] * shape[2]..]))
         .fold(0.0, f32::max);
     eprintln!("hidden states: {far:e}");
-    assert!(far < 5e-4, "{far}");
+    // The recordings suggest 1e-4 for hidden states; thirty blocks of it come to 1.24e-4 here.
+    assert!(far < 2e-4, "{far}");
     let (shape, recorded) = causal.floats("last_logits");
     let head = case.causal_head.clone().transpose();
     for row in 0..rows.len() {
