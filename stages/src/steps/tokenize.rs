@@ -75,7 +75,7 @@ struct Encode {
 
 impl Stage for Encode {
     const NAME: &'static str = "tokenize";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Output = Tokens;
 
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {

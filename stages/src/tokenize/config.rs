@@ -75,6 +75,41 @@ impl Config {
         self.id("eos_token_id").or_else(|| id_of(named?))
     }
 
+    /// Whether long texts lose their beginning, not their end; `None` where nothing is said.
+    pub(super) fn cuts_left(&self) -> Result<Option<bool>> {
+        match self.tokenizer.get("truncation_side") {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(side)) if side == "left" => Ok(Some(true)),
+            Some(Value::String(side)) if side == "right" => Ok(Some(false)),
+            Some(other) => {
+                Err(Error::input(format!("`truncation_side` in tokenizer_config.json is {other}"))
+                    .with_hint("it is \"left\" or \"right\""))
+            }
+        }
+    }
+
+    /// Whether special tokens that stand in a text are split as any other part of it.
+    pub(super) fn splits_special(&self) -> bool {
+        self.tokenizer.get("split_special_tokens").and_then(Value::as_bool) == Some(true)
+    }
+
+    /// The tokens that `tokenizer_config.json` lists with their flags, by id.
+    pub(super) fn listed(&self) -> Vec<&Value> {
+        let listed = self.tokenizer.get("added_tokens_decoder").and_then(Value::as_object);
+        let mut listed: Vec<(Option<u64>, &Value)> =
+            listed.into_iter().flatten().map(|(id, token)| (id.parse().ok(), token)).collect();
+        listed.sort_by_key(|(id, _)| *id);
+        listed.into_iter().map(|(_, token)| token).collect()
+    }
+
+    /// The special tokens that it gives a role (`bos_token`, `pad_token`, ..) or names beside those.
+    pub(super) fn named(&self) -> impl Iterator<Item = &Value> {
+        let roles = self.tokenizer.iter().filter(|(key, _)| key.ends_with("_token"));
+        let extra = ["extra_special_tokens", "additional_special_tokens"];
+        let extra = extra.into_iter().filter_map(|key| self.tokenizer.get(key)).flat_map(members);
+        roles.map(|(_, value)| value).chain(extra)
+    }
+
     // An id may be a list (several ends of text), of which the first counts, or -1 for none.
     fn id(&self, key: &str) -> Option<u32> {
         let value = self.model.get(key)?;
@@ -83,8 +118,16 @@ impl Config {
     }
 }
 
-// A token is a string, or an object that describes one.
-fn token(value: &Value) -> Option<&str> {
+fn members(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Array(list) => list.iter().collect(),
+        Value::Object(map) => map.values().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The text of a token, which is a string or an object that describes one.
+pub(super) fn token(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 

@@ -1,12 +1,26 @@
-//! A model's tokenizer. The one file that names the `tokenizers` crate.
+//! A model's tokenizer. It and `special.rs` are the files that name the `tokenizers` crate.
+//!
+//! `tokenizer.json` is taken at its word: its normaliser, pre-tokenizer, model and post-processor
+//! decide, with what `tokenizer_config.json` says about special tokens and the side that is cut.
+//! That is what transformers 5 does, by whose ids this is tested, in all but one case. Where
+//! `tokenizer_class` is `LlamaTokenizer`, transformers builds a tokenizer anew from the vocabulary
+//! alone (unless the *model* is a Mistral, or the file is byte-level, as Llama 3's). That one gives
+//! other ids for texts that begin with a space or that spell out a special token. The file agrees
+//! with sentencepiece about the space, which is what such models were trained with.
+//!
+//! `add_bos_token` and `add_eos_token` are not read: where there is a `tokenizer.json`, transformers
+//! 5 does not read them either, and the post-processor says what is added.
+
+#[cfg(test)]
+mod recorded;
+mod special;
 
 use rayon::prelude::*;
-use tokenizers::{
-    PostProcessor, Tokenizer as Inner, TruncationDirection, TruncationParams, TruncationStrategy,
-};
+use tokenizers::{Tokenizer as Inner, TruncationDirection, TruncationParams, TruncationStrategy};
 
 use super::config::{Config, PadToken};
 use crate::{Error, Result};
+use special::Added;
 
 /// A model's tokenizer.
 #[derive(Debug)]
@@ -14,6 +28,8 @@ pub struct Tokenizer {
     inner: Inner,
     config: Config,
     pad: PadToken,
+    added: Added,
+    cut: TruncationDirection,
 }
 
 /// One text as token ids.
@@ -36,15 +52,22 @@ impl Tokenizer {
             Error::input(format!("the model's tokenizer.json is broken: {error}"))
                 .with_hint("get the file again: it may have been cut short")
         })?;
+        let config = Config::parse(config_json, tokenizer_config)?;
+        let cut = match (config.cuts_left()?, inner.get_truncation()) {
+            (Some(true), _) => TruncationDirection::Left,
+            (None, Some(truncation)) => truncation.direction,
+            _ => TruncationDirection::Right,
+        };
         // The file may ask for either; both are this stage's to decide.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| failed(&error))?;
-        let config = Config::parse(config_json, tokenizer_config)?;
+        special::mark(&mut inner, &config)?;
         let pad = config.pad(|token| inner.token_to_id(token)).ok_or_else(|| {
             Error::input("the model names no padding token, and no other that could stand in")
                 .with_hint("set `pad_token_id` in its config.json")
         })?;
-        Ok(Self { inner, config, pad })
+        let added = Added::by(&inner)?;
+        Ok(Self { inner, config, pad, added, cut })
     }
 
     /// The token that fills a batch up.
@@ -52,7 +75,34 @@ impl Tokenizer {
         &self.pad
     }
 
-    /// The token ids of each text: at most `max_len`, cut on the right, never padded.
+    /// The token that ends a text, whether or not the tokenizer adds it.
+    pub fn end(&self) -> Option<u32> {
+        self.config.end(|token| self.inner.token_to_id(token))
+    }
+
+    /// The token ids of a text alone, whatever its length, with no special tokens around it.
+    ///
+    /// Special tokens that the text itself spells out are still one token each. An empty text has
+    /// no ids.
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| failed(&error))?;
+        self.check_ids(encoding.get_ids())?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The token ids of a text that a completion follows: [`Self::encode_plain`] after the special
+    /// tokens that open every text, without those that close it.
+    ///
+    /// An empty prompt has the opening tokens only, which may be none (BLOOM has none).
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = self.added.before.clone();
+        ids.extend(self.encode_plain(text)?);
+        self.check_ids(&ids)?;
+        Ok(ids)
+    }
+
+    /// The token ids of each text: at most `max_len`, never padded. Long texts are cut on the right,
+    /// or on the left where `tokenizer_config.json` has `truncation_side: "left"`.
     ///
     /// Special tokens are those that the tokenizer's post-processor adds, and they are kept when a
     /// text is cut. An empty text has its special tokens; with none (BLOOM adds none), the one token
@@ -65,14 +115,13 @@ impl Tokenizer {
         self.check_length(max_len)?;
         let mut inner = self.inner.clone();
         let truncation = TruncationParams {
-            direction: TruncationDirection::Right,
+            direction: self.cut,
             max_length: max_len,
             strategy: TruncationStrategy::LongestFirst,
             stride: 0,
         };
         inner.with_truncation(Some(truncation)).map_err(|error| failed(&error))?;
-        let end = self.config.end(|token| inner.token_to_id(token));
-        let empty = end.unwrap_or(self.pad.id);
+        let empty = self.end().unwrap_or(self.pad.id);
         let encode = |text: &&str| {
             let encoding = inner.encode_fast(*text, true).map_err(|error| failed(&error))?;
             let mut ids = encoding.get_ids().to_vec();
@@ -82,18 +131,12 @@ impl Tokenizer {
             Ok(Encoded { truncated: !encoding.get_overflowing().is_empty(), ids })
         };
         let encoded: Vec<Encoded> = texts.par_iter().map(encode).collect::<Result<_>>()?;
-        self.check_ids(&encoded)?;
+        self.check_ids(encoded.iter().flat_map(|text| &text.ids))?;
         Ok(encoded)
     }
 
-    /// How many special tokens every text has.
-    fn added(&self) -> usize {
-        let processor = self.inner.get_post_processor();
-        processor.map_or(0, |processor| processor.added_tokens(false))
-    }
-
     fn check_length(&self, max_len: usize) -> Result<()> {
-        let added = self.added();
+        let added = self.added.len();
         if max_len <= added {
             return Err(Error::input(format!(
                 "max_len is {max_len}, and must be at least {}",
@@ -110,18 +153,17 @@ impl Tokenizer {
         }
     }
 
-    fn check_ids(&self, encoded: &[Encoded]) -> Result<()> {
-        let Some(size) = self.config.vocab_size() else {
+    fn check_ids<'a>(&self, ids: impl IntoIterator<Item = &'a u32>) -> Result<()> {
+        let (Some(size), Some(most)) = (self.config.vocab_size(), ids.into_iter().max()) else {
             return Ok(());
         };
-        let ids = encoded.iter().flat_map(|encoded| &encoded.ids);
-        match ids.copied().max() {
-            Some(most) if u64::from(most) >= size => Err(Error::input(format!(
-                "the tokenizer gives token {most}, and the model knows {size} tokens"
-            ))
-            .with_hint("tokenizer.json and config.json are of different models")),
-            _ => Ok(()),
+        if u64::from(*most) < size {
+            return Ok(());
         }
+        Err(Error::input(format!(
+            "the tokenizer gives token {most}, and the model knows {size} tokens"
+        ))
+        .with_hint("tokenizer.json and config.json are of different models"))
     }
 }
 
