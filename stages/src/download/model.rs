@@ -75,8 +75,9 @@ fn wanted(place: &str, names: &[String]) -> Result<BTreeSet<String>> {
     }
     if !has(TOKENIZER) {
         let hint = if has("tokenizer.model") {
-            "it has tokenizer.model only; convert it once in Python: \
-             `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`"
+            "it has tokenizer.model only; convert it once in Python, with sentencepiece and \
+             protobuf installed: `AutoTokenizer.from_pretrained(FOLDER, add_bos_token=True)\
+             .save_pretrained(FOLDER)` (False where texts do not begin with that token)"
         } else {
             "save the tokenizer beside the weights with `save_pretrained`"
         };
@@ -172,7 +173,10 @@ mod tests {
         assert!(fault().contains("no config.json"));
         file(at, CONFIG, "{}");
         file(at, "tokenizer.model", "");
-        assert!(fault().contains("tokenizer.model only"));
+        assert!(fault().contains("no tokenizer.json; it has tokenizer.model only"));
+        assert!(
+            fault().contains("`AutoTokenizer.from_pretrained(FOLDER, add_bos_token=True).save")
+        );
         file(at, TOKENIZER, "{}");
         file(at, "pytorch_model.bin", "");
         assert!(fault().contains("pytorch_model.bin only"));

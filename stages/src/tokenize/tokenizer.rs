@@ -224,10 +224,60 @@ pub(super) mod tests {
     fn an_empty_text_has_a_token() {
         let empty = |tokenizer: &Tokenizer| tokenizer.encode_all(&[""], 8).unwrap()[0].ids.clone();
         assert_eq!(empty(&tokenizer()), [1], "the token that begins every text");
-        let mut json: serde_json::Value = serde_json::from_slice(TOKENIZER).unwrap();
-        json["post_processor"] = serde_json::Value::Null;
-        let plain = Tokenizer::load(json.to_string().as_bytes(), None, CONFIG).unwrap();
+        let plain = changed("{}", "post_processor", serde_json::Value::Null).unwrap();
         assert_eq!(empty(&plain), [2], "the token that ends a text");
+    }
+
+    // The tokenizer with other settings, and what its file has changed to.
+    fn changed(settings: &str, key: &str, value: serde_json::Value) -> Result<Tokenizer> {
+        let mut json: serde_json::Value = serde_json::from_slice(TOKENIZER).unwrap();
+        json[key] = value;
+        Tokenizer::load(json.to_string().as_bytes(), Some(settings.as_bytes()), CONFIG)
+    }
+
+    #[test]
+    fn settings_say_which_side_is_cut_or_else_the_file() {
+        let asks = serde_json::json!({
+            "direction": "Left", "max_length": 2, "strategy": "LongestFirst", "stride": 0
+        });
+        let text = "a film that is fine";
+        let plain = tokenizer().encode_plain(text).unwrap();
+        let cut = |settings: &str, asks: &serde_json::Value| {
+            let tokenizer = changed(settings, "truncation", asks.clone()).unwrap();
+            let [encoded] = &tokenizer.encode_all(&[text], 4).unwrap()[..] else { panic!() };
+            assert!(encoded.truncated);
+            assert_eq!((encoded.ids[0], encoded.ids.len()), (1, 4));
+            encoded.ids[1..].to_vec()
+        };
+        let (first, last) = (&plain[..3], &plain[plain.len() - 3..]);
+        let none = serde_json::Value::Null;
+        assert_eq!(cut("{}", &none), first);
+        assert_eq!(cut(r#"{"truncation_side":"left"}"#, &none), last);
+        assert_eq!(cut("{}", &asks), last);
+        assert_eq!(cut(r#"{"truncation_side":"right"}"#, &asks), first);
+        let error = changed(r#"{"truncation_side":"both"}"#, "truncation", none).unwrap_err();
+        assert!(error.to_string().contains(r#"is "both""#), "{error}");
+    }
+
+    #[test]
+    fn a_token_that_the_vocabulary_lacks_is_split_as_any_text() {
+        let settings = r#"{"pad_token":"[PAD]","extra_special_tokens":["<gone>"],"unk_token":"<unk>",
+            "added_tokens_decoder":{"768":{"content":"[PAD]","special":true}}}"#;
+        let with = Tokenizer::load(TOKENIZER, Some(settings.as_bytes()), b"{}").unwrap();
+        let text = "a [PAD] and <gone>";
+        assert_eq!(with.encode_plain(text).unwrap(), tokenizer().encode_plain(text).unwrap());
+        assert_eq!((with.pad().id, with.pad().from), (0, PadSource::Unknown));
+        assert_eq!((with.end(), tokenizer().end()), (None, Some(2)));
+    }
+
+    #[test]
+    fn prompts_of_nothing() {
+        let tokenizer = tokenizer();
+        assert_eq!(tokenizer.encode_prompt("").unwrap(), [1]);
+        assert!(tokenizer.encode_plain("").unwrap().is_empty());
+        let bare = changed("{}", "post_processor", serde_json::Value::Null).unwrap();
+        assert!(bare.encode_prompt("").unwrap().is_empty());
+        assert_eq!(bare.encode_prompt("film").unwrap(), bare.encode_plain("film").unwrap());
     }
 
     #[test]

@@ -67,6 +67,15 @@ TEXTS = [
     "It was the age of wisdom, and the earth was without form. " * 6,
 ]
 
+# A part, how often, and what follows: one line of 1 MB and the like, without lying here.
+LONG = [
+    ["It was the age of wisdom. ", 40_000, "x"],
+    [" ", 1_000_000, "It was."],
+    ["a", 300_000, "b"],
+    ["\n ", 300_000, "z"],
+]
+LONG_FOR = ["add_bos_token: false", "llama3", "bloom", "unigram"]
+
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -290,6 +299,9 @@ def record(name, file, made, model_type, settings):
         case["as_filed"] = as_filed
         pairs = zip(given["ids"], as_filed["ids"])
         print("  its class gives other ids than its file for", [at for at, (ids, filed) in enumerate(pairs) if ids != filed])
+    if name in LONG_FOR:
+        ids = [tokenizer(part * times + last)["input_ids"] for part, times, last in LONG]
+        case["long"] = [{"count": len(ids), "last": ids[-8:]} for ids in ids]
     return case
 
 
@@ -316,7 +328,7 @@ def main():
         recorded.append(record(name, file, made, model_type, settings))
     two = json.loads((HERE / "llama2.json").read_text())
     patches = {name: {"of": "llama2", "with": differences(made, two)} for name, made in others.items()}
-    whole = {"texts": TEXTS, "variants": patches, "cases": recorded}
+    whole = {"texts": TEXTS, "long": LONG, "variants": patches, "cases": recorded}
     (HERE / "recorded.json").write_text(lines(whole) + "\n")
 
 

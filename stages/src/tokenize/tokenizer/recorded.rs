@@ -15,6 +15,8 @@ type Ids = Vec<Vec<u32>>;
 #[derive(Deserialize)]
 struct Recorded {
     texts: Vec<String>,
+    /// A part, how often it comes, and what follows.
+    long: Vec<(String, usize, String)>,
     variants: BTreeMap<String, Variant>,
     cases: Vec<Case>,
 }
@@ -36,6 +38,15 @@ struct Case {
     closes: usize,
     given: Given,
     as_filed: Option<Given>,
+    #[serde(default)]
+    long: Vec<Long>,
+}
+
+/// How many ids a long text has, and the last eight.
+#[derive(Deserialize)]
+struct Long {
+    count: usize,
+    last: Vec<u32>,
 }
 
 /// The ids of each text: whole, cut at eight, and without special tokens.
@@ -115,6 +126,27 @@ fn texts_cut_at_eight() {
         let theirs = filled(&case.theirs().cut, &tokenizer);
         compare(case, &recorded, &recorded.encoded(&tokenizer, 8), &theirs);
     }
+}
+
+#[test]
+fn long_lines() {
+    let recorded = Recorded::read();
+    let long = recorded.long.iter().map(|(part, times, last)| part.repeat(*times) + last);
+    let long: Vec<String> = long.collect();
+    let texts: Vec<&str> = long.iter().map(String::as_str).collect();
+    assert!(texts[0].len() > 1_000_000 && !texts[0].contains('\n'));
+    let mut cases = 0;
+    for (case, tokenizer) in recorded.each().filter(|(case, _)| !case.long.is_empty()) {
+        let encoded = tokenizer.encode_all(&texts, 10_000_000).unwrap();
+        for ((ours, theirs), text) in encoded.iter().zip(&case.long).zip(&texts) {
+            let what = format!("{}: {:?}..", case.name, &text[..8]);
+            assert_eq!(ours.ids.len(), theirs.count, "{what}");
+            assert!(ours.ids.ends_with(&theirs.last), "{what}");
+            assert!(!ours.truncated, "{what}");
+        }
+        cases += 1;
+    }
+    assert_eq!(cases, 4);
 }
 
 #[test]
