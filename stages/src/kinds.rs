@@ -67,8 +67,28 @@ impl Open for TokenSet {
 pub struct AdapterConfig {
     /// Rank, alpha, targets and the rest.
     pub lora: LoraConfig,
-    /// Label names, in the order of the head's rows.
+    /// Label names, in the order of the classifier's rows; none for an adapter of the causal head.
     pub labels: Vec<String>,
+}
+
+/// What becomes of the classifier in a federation, apart from LoRA's factors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Head {
+    /// Trained by every client, and averaged with the rest.
+    #[default]
+    Shared,
+    /// Trained by every client and kept by it: nobody else ever sees it.
+    Local,
+    /// Seeded and never trained.
+    Frozen,
+}
+
+impl Head {
+    /// Whether this is the default, which is not written.
+    pub fn is_shared(&self) -> bool {
+        *self == Self::Shared
+    }
 }
 
 /// What a local training counted, kept beside its adapter.
@@ -86,7 +106,7 @@ pub struct Trained {
     pub last_loss: f64,
 }
 
-/// A LoRA adapter with its classification head.
+/// A LoRA adapter, with a classifier where classes are told by one.
 pub struct Adapter {
     /// How it was made.
     pub config: AdapterConfig,

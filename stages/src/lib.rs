@@ -18,6 +18,7 @@ pub mod kinds;
 pub mod local_train;
 pub mod model;
 pub mod node;
+pub mod objective;
 pub mod partition;
 pub mod peft;
 pub mod rows;

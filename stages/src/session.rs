@@ -71,15 +71,22 @@ impl Session {
         POOL.with(|pool| pool.install(work))
     }
 
-    /// The base with this digest, loaded by `load` unless it is held already. Steps that ask for
-    /// the same base at once wait for one load.
-    pub fn base(&self, digest: Digest, load: impl FnOnce() -> Result<Base>) -> Result<Arc<Base>> {
+    /// The base with this digest, unless it is not held or `lacks` something: then what `load` makes of the one
+    /// that is held. Steps that ask for the same base at once wait for one load.
+    pub fn base(
+        &self,
+        digest: Digest,
+        lacks: impl FnOnce(&Base) -> bool,
+        load: impl FnOnce(Option<Arc<Base>>) -> Result<Arc<Base>>,
+    ) -> Result<Arc<Base>> {
         let slot = self.slot(digest);
         let mut held = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(base) = &*held {
+        if let Some(base) = &*held
+            && !lacks(base)
+        {
             return Ok(Arc::clone(base));
         }
-        let base = Arc::new(load()?);
+        let base = load(held.clone())?;
         *held = Some(Arc::clone(&base));
         Ok(base)
     }

@@ -58,6 +58,9 @@ pub trait Sources {
     fn folder(&self, stage: &str, field: &str) -> PathBuf;
 }
 
+/// The number of a round, the adapter after it, and the clients' own adapters where they keep their classifiers.
+type Round = (u32, String, Vec<String>);
+
 /// Collects steps while nodes unroll, in an order in which every edge leads backwards.
 pub struct Unroll<'a> {
     nodes: &'a IndexMap<String, Node>,
@@ -65,7 +68,7 @@ pub struct Unroll<'a> {
     seed: u64,
     steps: Vec<Step>,
     outputs: BTreeMap<String, usize>,
-    rounds: BTreeMap<String, Vec<(u32, String)>>,
+    rounds: BTreeMap<String, Vec<Round>>,
 }
 
 impl<'a> Unroll<'a> {
@@ -146,15 +149,22 @@ impl<'a> Unroll<'a> {
         }
     }
 
-    /// Records that `name` has an adapter after `round`.
-    pub fn round(&mut self, name: &str, round: u32, adapter: &In<Adapter>) {
-        self.rounds.entry(name.to_owned()).or_default().push((round, adapter.name().to_owned()));
+    /// Records that `name` has an adapter after `round`; `own` are those of its clients, where each keeps its
+    /// classifier to itself.
+    pub fn round(&mut self, name: &str, round: u32, adapter: &In<Adapter>, own: &[In<Adapter>]) {
+        let own = own.iter().map(|client| client.name().to_owned()).collect();
+        let rounds = self.rounds.entry(name.to_owned()).or_default();
+        rounds.push((round, adapter.name().to_owned(), own));
     }
 
-    /// The adapters of a stage by round, round 0 first, or nothing if it has no rounds.
-    pub fn rounds_of(&self, name: &str) -> Vec<(u32, In<Adapter>)> {
+    /// The adapters of a stage by round, round 0 first, or nothing if it has no rounds; with each those of the
+    /// clients, where each keeps its classifier to itself.
+    pub fn rounds_of(&self, name: &str) -> Vec<(u32, In<Adapter>, Vec<In<Adapter>>)> {
         let rounds = self.rounds.get(name).into_iter().flatten();
-        rounds.map(|(round, adapter)| (*round, In::named(adapter))).collect()
+        let edges = |(round, adapter, own): &Round| {
+            (*round, In::named(adapter), own.iter().map(In::named).collect())
+        };
+        rounds.map(edges).collect()
     }
 
     /// The steps, and which of them each name stands for.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde::Deserialize;
 
+use super::columns::no_column;
 use super::labels::{self, Labelled};
 use super::layout::LABELS;
 use super::{Columns, Corpus, Split};
@@ -30,25 +31,32 @@ impl Corpus {
         };
         let text_column = columns.text(&first.name(), &first.rows.columns)?;
         let label_column = label_column(columns, &parts)?;
-        if text_column == label_column {
+        if let Some(both) = text_column.as_ref().filter(|text| Some(*text) == label_column.as_ref())
+        {
             return Err(Error::input(format!(
-                "the text and the label cannot both be column `{text_column}`"
+                "the text and the label cannot both be column `{both}`"
             )));
         }
-        let names = class_names(located, &parts, &label_column)?;
-        for part in parts.values_mut() {
-            part.require_text(&text_column, columns)?;
-            part.add_column(&label_column);
+        if let Some(text) = &text_column {
+            for part in parts.values_mut() {
+                part.require_text(text, columns)?;
+            }
         }
-        let (classes, label_names) = {
+        let mut classes: Vec<Option<Vec<i32>>> = vec![None; parts.len()];
+        let mut label_names = Vec::new();
+        if let Some(label) = &label_column {
+            let names = class_names(located, &parts, label)?;
+            parts.values_mut().for_each(|part| part.add_column(label));
             let labelled: Vec<Labelled<'_>> =
-                parts.values().map(|part| part.labelled(&label_column)).collect();
-            labels::number(&labelled, names)?
-        };
+                parts.values().map(|part| part.labelled(label)).collect();
+            let (numbers, names) = labels::number(&labelled, names)?;
+            classes = numbers.into_iter().map(Some).collect();
+            label_names = names;
+        }
         let splits = parts.into_iter().zip(classes);
         let splits = splits.map(|((name, part), classes)| {
-            let split = part.into_split(&text_column, &label_column, &classes);
-            (name.to_owned(), split)
+            let label = label_column.as_deref().zip(classes);
+            (name.to_owned(), part.into_split(text_column.as_deref(), label))
         });
         Ok(Self { splits: splits.collect(), label_names, text_column, label_column })
     }
@@ -56,7 +64,7 @@ impl Corpus {
 
 impl Split {
     /// A split whose text column holds text and whose label column holds classes.
-    pub(super) fn new(rows: Rows, text: usize, label: usize) -> Self {
+    pub(super) fn new(rows: Rows, text: Option<usize>, label: Option<usize>) -> Self {
         Self { columns: rows.columns, rows: rows.cells, text, label }
     }
 }
@@ -151,28 +159,37 @@ impl Part {
         }
     }
 
-    fn into_split(mut self, text: &str, label: &str, classes: &[i32]) -> Split {
-        let text = self.rows.column(text).unwrap_or_default();
+    fn into_split(mut self, text: Option<&str>, label: Option<(&str, Vec<i32>)>) -> Split {
+        let text = text.and_then(|text| self.rows.column(text));
+        let Some((label, classes)) = label else {
+            return Split::new(self.rows, text, None);
+        };
         let label = self.rows.column(label).unwrap_or_default();
-        for (row, &class) in self.rows.cells.iter_mut().zip(classes) {
+        for (row, &class) in self.rows.cells.iter_mut().zip(&classes) {
             row[label] = Cell::Int(i64::from(class));
         }
-        Split::new(self.rows, text, label)
+        Split::new(self.rows, text, Some(label))
     }
 }
 
-/// A label column need only be in one split: the others are unlabelled then.
-fn label_column(columns: &Columns, parts: &IndexMap<&str, Part>) -> Result<String> {
-    let mut first_fault = None;
+/// A label column need only be in one split: the others are unlabelled then. In none there need be one: what
+/// needs classes says so.
+fn label_column(columns: &Columns, parts: &IndexMap<&str, Part>) -> Result<Option<String>> {
+    let mut found = Vec::with_capacity(parts.len());
     for (split, part) in parts {
-        match columns.label(&part.name(), &part.rows.columns) {
-            Ok(column) => return Ok(column),
-            // A test split is often unlabelled; a training split without labels is of no use.
-            Err(fault) if *split == "train" => return Err(fault),
-            Err(fault) => first_fault = first_fault.or(Some(fault)),
-        }
+        found.push((*split, columns.label(&part.name(), &part.rows.columns), part));
     }
-    Err(first_fault.unwrap_or_else(|| Error::input("the data set has no files")))
+    let Some(label) = found.iter().find_map(|(_, found, _)| found.as_ref().ok()?.clone()) else {
+        return found.into_iter().find_map(|(_, found, _)| found.err()).map_or(Ok(None), Err);
+    };
+    // A test split is often unlabelled; a training split without labels is of no use.
+    match found.into_iter().find(|(split, ..)| *split == "train") {
+        Some((_, Err(fault), _)) => Err(fault),
+        Some((_, Ok(None), part)) => {
+            Err(no_column(&format!("`{}`", part.name()), &label, &part.rows.columns))
+        }
+        _ => Ok(Some(label)),
+    }
 }
 
 fn class_names(

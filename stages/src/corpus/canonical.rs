@@ -14,8 +14,8 @@ const INFO: &str = "info.json";
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Info {
-    text: String,
-    label: String,
+    text: Option<String>,
+    label: Option<String>,
     label_names: Vec<String>,
     splits: IndexMap<String, SplitInfo>,
 }
@@ -52,11 +52,14 @@ impl Corpus {
         for (name, about) in info.splits {
             let bytes = file(&file_of(&name))?;
             let rows = json::parse(&file_of(&name), &bytes)?;
-            let text = rows.column(&info.text);
-            let label = rows.column(&info.label);
-            let (Some(text), Some(label)) = (text, label) else {
-                return Err(Error::failed(format!("the corpus's split `{name}` lacks a column")));
+            let place = |column: &Option<String>| match column {
+                Some(column) => {
+                    let missing = || format!("the corpus's split `{name}` lacks a column");
+                    rows.column(column).map(Some).ok_or_else(|| Error::failed(missing()))
+                }
+                None => Ok(None),
             };
+            let (text, label) = (place(&info.text)?, place(&info.label)?);
             if rows.len() != about.rows {
                 return Err(Error::failed(format!("the corpus's split `{name}` lacks rows")));
             }
@@ -153,6 +156,20 @@ mod tests {
     }
 
     #[test]
+    fn data_without_classes_are_data_too() {
+        let folder = tempfile::tempdir().unwrap();
+        file(folder.path(), "train.jsonl", "{\"ask\":\"a\",\"answer\":\"b\"}\n");
+        let corpus = read(folder.path());
+        assert_eq!((&corpus.text_column, &corpus.label_column), (&None, &None));
+        assert_eq!((corpus.splits["train"].label(0), corpus.splits["train"].text(0)), (-1, ""));
+        let files = corpus.to_files();
+        let back = Corpus::from_files(|name| {
+            Ok(files.iter().find(|(file, _)| file == name).unwrap().1.clone())
+        });
+        assert_eq!(back.unwrap(), corpus);
+    }
+
+    #[test]
     fn what_is_wrong_is_placed_in_its_file() {
         let fault = |files: &[(&str, &str)]| {
             let folder = tempfile::tempdir().unwrap();
@@ -172,8 +189,8 @@ mod tests {
         assert!(text.contains("different columns"), "{text}");
         let text = fault(&[("train.jsonl", "{\"text\":\"a\",\"label\":0}\n{\"label\":1}\n")]);
         assert!(text.contains("train.jsonl`, row 2: no text in column `text`"), "{text}");
-        let text = fault(&[("train.csv", "text\nx\n")]);
-        assert!(text.contains("no label column: its columns are `text`"), "{text}");
+        let text = fault(&[("train.csv", "text\nx\n"), ("test.csv", "text,label\nx,0\ny,1\n")]);
+        assert!(text.contains("train.csv` has no column `label`"), "{text}");
         let text = fault(&[("train.csv", "text,label\nx,0\n"), ("test.csv", "txt,label\nx,1\n")]);
         assert!(text.contains("test.csv` has no column `text`"), "{text}");
         let named = [("train.csv", "text,label\nx,0\n"), ("labels.json", "{\"names\":[]}")];

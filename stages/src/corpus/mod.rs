@@ -21,12 +21,19 @@ pub const UNLABELLED: i32 = -1;
 pub struct Corpus {
     /// The splits, in the order train, validation, test, others by name.
     pub splits: IndexMap<String, Split>,
-    /// The name of each class; class `i` is `label_names[i]`.
+    /// The name of each class; class `i` is `label_names[i]`. None where there is no label column.
     pub label_names: Vec<String>,
-    /// The column that the texts are in.
-    pub text_column: String,
-    /// The column that the classes are in.
-    pub label_column: String,
+    /// The column that the texts are in, if there is one: data of prompts and completions may have others.
+    pub text_column: Option<String>,
+    /// The column that the classes are in, if there is one.
+    pub label_column: Option<String>,
+}
+
+impl Corpus {
+    /// The names of its columns, as the first split has them, for a sentence.
+    pub(crate) fn columns(&self) -> Vec<String> {
+        self.splits.values().next().map(|split| split.columns.clone()).unwrap_or_default()
+    }
 }
 
 /// The rows of one split.
@@ -36,8 +43,8 @@ pub struct Split {
     pub columns: Vec<String>,
     /// The rows. In the text column each has a [`Cell::Str`], in the label column a [`Cell::Int`].
     pub rows: Vec<Vec<Cell>>,
-    text: usize,
-    label: usize,
+    text: Option<usize>,
+    label: Option<usize>,
 }
 
 impl Split {
@@ -51,10 +58,10 @@ impl Split {
         self.rows.is_empty()
     }
 
-    /// The text of row `i`.
+    /// The text of row `i`; empty where there is no text column.
     pub fn text(&self, i: usize) -> &str {
-        match &self.rows[i][self.text] {
-            Cell::Str(text) => text,
+        match self.text.map(|text| &self.rows[i][text]) {
+            Some(Cell::Str(text)) => text,
             _ => "",
         }
     }
@@ -64,10 +71,15 @@ impl Split {
         (0..self.len()).map(|i| self.text(i)).collect()
     }
 
+    /// The place of a column.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column == name)
+    }
+
     /// The class of row `i`, [`UNLABELLED`] where it has none.
     pub fn label(&self, i: usize) -> i32 {
-        match self.rows[i][self.label] {
-            Cell::Int(class) => i32::try_from(class).unwrap_or(UNLABELLED),
+        match self.label.map(|label| &self.rows[i][label]) {
+            Some(Cell::Int(class)) => i32::try_from(*class).unwrap_or(UNLABELLED),
             _ => UNLABELLED,
         }
     }

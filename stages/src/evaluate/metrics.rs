@@ -1,6 +1,8 @@
-//! What is counted of a classifier's answers.
+//! What is counted of a model's answers.
 
 use serde::{Deserialize, Serialize};
+
+use super::{ClassLogits, TokenLogProbs};
 
 /// How one class fared.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,13 +39,14 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// Counts: `log_probabilities` has `classes` values for each of `labels`, which are all in `0..classes`.
-    pub(super) fn of(log_probabilities: &[f32], labels: &[i32], classes: usize) -> Self {
+    /// Counts over `labels`, which are all among the classes.
+    pub fn of(logits: &ClassLogits, labels: &[i32]) -> Self {
+        let classes = logits.classes;
         let mut confusion = vec![vec![0_u64; classes]; classes];
         let mut loss = 0.0;
-        for (row, &label) in log_probabilities.chunks(classes).zip(labels) {
+        for (row, &label) in logits.values.chunks(classes).zip(labels) {
             let truth = label.unsigned_abs() as usize;
-            loss -= f64::from(row[truth]);
+            loss += cross_entropy(row, truth);
             confusion[truth][largest(row)] += 1;
         }
         let per_class: Vec<ClassScore> =
@@ -59,6 +62,47 @@ impl Scores {
             per_class,
         }
     }
+}
+
+/// How well completions are foreseen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenScores {
+    /// The number of examples.
+    pub examples: u64,
+    /// The number of tokens of their completions.
+    pub tokens: u64,
+    /// The mean over these tokens of `-ln p`, in nats.
+    pub loss: f64,
+    /// e to the loss.
+    pub perplexity: f64,
+    /// The share of tokens that the model holds for the likeliest.
+    pub token_accuracy: f64,
+}
+
+impl TokenScores {
+    /// Counts over all tokens, each as much as any other.
+    pub fn of(found: &TokenLogProbs) -> Self {
+        let tokens = found.log_probs.len();
+        let sum: f64 = found.log_probs.iter().map(|&log_p| f64::from(log_p)).sum();
+        let loss = -sum / tokens as f64;
+        let right = found.right.iter().filter(|&&right| right).count();
+        Self {
+            examples: found.offsets.len() as u64 - 1,
+            tokens: tokens as u64,
+            loss,
+            perplexity: loss.exp(),
+            token_accuracy: right as f64 / tokens as f64,
+        }
+    }
+}
+
+/// `-ln softmax(row)[truth]`.
+fn cross_entropy(row: &[f32], truth: usize) -> f64 {
+    let row = row.iter().map(|&logit| f64::from(logit));
+    let most = row.clone().fold(f64::NEG_INFINITY, f64::max);
+    let wanted = row.clone().nth(truth).unwrap_or(f64::NEG_INFINITY);
+    row.map(|logit| (logit - most).exp()).sum::<f64>().ln() + most - wanted
 }
 
 /// The place of the largest value; the first of equals.
@@ -91,11 +135,12 @@ mod tests {
     #[test]
     fn scores_are_as_counted_by_hand() {
         // Truths 0 0 1 1, answers 0 1 1 1, in three classes of which the last does not occur.
-        let sure = |class: usize| (0..3).map(move |c| if c == class { -0.5_f32 } else { -2.0 });
-        let rows: Vec<f32> = [0, 1, 1, 1].into_iter().flat_map(sure).collect();
-        let scores = Scores::of(&rows, &[0, 0, 1, 1], 3);
+        let sure = |class: usize| (0..3).map(move |c| if c == class { 2.0_f32 } else { 0.0 });
+        let values = [0, 1, 1, 1].into_iter().flat_map(sure).collect();
+        let scores = Scores::of(&ClassLogits { classes: 3, values }, &[0, 0, 1, 1]);
         assert_eq!(scores.confusion, [[1, 1, 0], [0, 2, 0], [0, 0, 0]]);
-        assert!((scores.loss - (0.5 * 3.0 + 2.0) / 4.0).abs() < 1e-12);
+        let other = (2_f64.exp() + 2.0).ln();
+        assert!((scores.loss - (other - 1.5)).abs() < 1e-12);
         assert!((scores.accuracy - 0.75).abs() < 1e-12);
         let (first, second) = (2.0 / 3.0, 0.8);
         assert!((scores.per_class[0].f1 - first).abs() < 1e-12);
@@ -103,5 +148,15 @@ mod tests {
         assert!((scores.macro_f1 - (first + second) / 3.0).abs() < 1e-12);
         assert!(scores.per_class[2].absent && !scores.per_class[0].absent);
         assert!((scores.per_class[1].precision - second / 1.2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn every_token_counts_alike() {
+        let rows = [vec![(-1.0, true), (-2.0, false)], vec![(-3.0, true)]];
+        let scores = TokenScores::of(&TokenLogProbs::of(&rows));
+        assert_eq!((scores.examples, scores.tokens), (2, 3));
+        assert!((scores.loss - 2.0).abs() < 1e-12);
+        assert!((scores.perplexity - 2_f64.exp()).abs() < 1e-12);
+        assert!((scores.token_accuracy - 2.0 / 3.0).abs() < 1e-12);
     }
 }

@@ -1,17 +1,20 @@
-//! How well an adapter classifies.
+//! How well a base does, with an adapter or without one.
 
 mod metrics;
+mod predictions;
 
 use std::ops::ControlFlow;
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{Tensor, TensorData};
 use thiserror::Error;
 
-pub use metrics::{ClassScore, Scores};
+pub use metrics::{ClassScore, Scores, TokenScores};
+pub use predictions::{ClassLogits, TokenLogProbs};
 
 use crate::local_train::Progress;
-use crate::model::{Base, Batch, Example, Factors, Layout, LoraConfig, LoraError};
-use crate::peft::{AdapterError, AdapterTensors};
+use crate::model::{Base, Batch, Factors, Layout, LoraConfig, LoraError, likelihood, read_classes};
+use crate::objective::{self, HeadKind};
+use crate::peft::{AdapterError, AdapterTensors, SCORE};
 use crate::token_set::TokenSet;
 
 /// Why an evaluation ended without a result.
@@ -23,8 +26,8 @@ pub enum EvaluateError {
     /// The adapter does not fit.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// The adapter has no classifier.
-    #[error("the adapter has no classifier (`{}`)", crate::peft::SCORE)]
+    /// There is no classifier.
+    #[error("there is no classifier (`{SCORE}`) to tell classes by")]
     NoClassifier,
     /// There is nothing to evaluate on.
     #[error("there are no examples to evaluate on")]
@@ -63,72 +66,166 @@ pub enum EvaluateError {
     Stopped,
 }
 
-/// Scores `adapter` over all of `data`, in batches of `batch` examples.
-///
-/// Batches are made of examples of like length; which ones share a batch changes no logit beyond rounding.
-pub fn evaluate(
-    base: &Base,
-    adapter: &AdapterTensors,
-    lora: &LoraConfig,
-    data: &TokenSet,
-    batch: usize,
-    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<Scores, EvaluateError> {
-    let log_probabilities = predict(base, adapter, lora, data, batch, progress)?;
-    Ok(Scores::of(&log_probabilities, data.labels(), adapter.classes()))
+/// An adapter and the settings that it was made with.
+#[derive(Clone, Copy)]
+pub struct Adapted<'a> {
+    /// Its tensors.
+    pub adapter: &'a AdapterTensors,
+    /// Its settings.
+    pub lora: &'a LoraConfig,
 }
 
-/// The log probabilities of the classes for each example of `data`, example after example.
-pub fn predict(
+/// A classifier: its shape `[classes, hidden]` and its values.
+pub type Classifier<'a> = ([usize; 2], &'a [f32]);
+
+/// The logits of the classes (or the scores of the labels) of every example of `data`, for each of `classifiers` in
+/// their order; where there is none, by the adapter's own.
+///
+/// Batches are made of examples of like length; which ones share a batch changes no logit beyond rounding.
+pub fn classes(
     base: &Base,
-    adapter: &AdapterTensors,
-    lora: &LoraConfig,
+    adapted: Option<Adapted<'_>>,
+    classifiers: &[Classifier<'_>],
     data: &TokenSet,
     batch: usize,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<Vec<f32>, EvaluateError> {
-    lora.check(base.config())?;
-    let classes = adapter.classes();
-    check(base, data, classes)?;
-    let layout = Layout::new(base.config(), lora, lora.rank, classes);
-    let flat = layout.stack(&[layout.pack(adapter, lora.rank)?], base.device());
-    let factors = Factors::new(&layout, &layout.split(&flat), &[lora.scale()], base.device());
-    let mut order: Vec<usize> = (0..data.len()).collect();
-    order.sort_by_key(|&index| data.tokens(index).len());
-    let mut results = vec![0.0; data.len() * classes];
-    let steps = order.len().div_ceil(batch.max(1)) as u64;
-    for (step, indices) in (1..).zip(order.chunks(batch.max(1))) {
-        let example = |&index: &usize| Example { tokens: data.tokens(index), label: 0 };
-        let rows = [indices.iter().map(example).collect()];
-        let rows = Batch::new(&rows, base.config().pad, base.device());
-        let rows = activation::log_softmax(base.classify(&rows, &factors, None), 1);
-        for (&index, values) in indices.iter().zip(fetch(rows)?.chunks(classes)) {
-            if !values.iter().all(|value| value.is_finite()) {
+) -> Result<Vec<ClassLogits>, EvaluateError> {
+    let heads = heads(base, adapted, classifiers, data)?;
+    let classes = heads.first().map_or(data.objective().labels().len(), |head| head.dims()[1]);
+    check(base, data, Some(classes))?;
+    let mut results = vec![vec![0.0; data.len() * classes]; heads.len().max(1)];
+    sweep(base, adapted, data, batch, progress, &mut |indices, batch, hidden| {
+        let keep = |result: &mut Vec<f32>, logits: Tensor<2>| {
+            for (&index, values) in indices.iter().zip(fetch(logits)?.chunks(classes)) {
+                if !values.iter().all(|value| value.is_finite()) {
+                    return Err(EvaluateError::NotFinite { example: index });
+                }
+                result[index * classes..(index + 1) * classes].copy_from_slice(values);
+            }
+            Ok(())
+        };
+        if heads.is_empty() {
+            return keep(&mut results[0], label_scores(base, &batch, &hidden, classes));
+        }
+        for (head, result) in heads.iter().zip(&mut results) {
+            keep(result, read_classes(hidden.clone(), head))?;
+        }
+        Ok(())
+    })?;
+    Ok(results.into_iter().map(|values| ClassLogits { classes, values }).collect())
+}
+
+/// The log probability of every token of the completions of `data`.
+pub fn tokens(
+    base: &Base,
+    adapted: Option<Adapted<'_>>,
+    data: &TokenSet,
+    batch: usize,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<TokenLogProbs, EvaluateError> {
+    check(base, data, None)?;
+    let mut rows: Vec<Vec<(f32, bool)>> = vec![Vec::new(); data.len()];
+    sweep(base, adapted, data, batch, progress, &mut |indices, batch, hidden| {
+        let found = likelihood(&hidden, base.causal_head(), batch.targets(), false, true);
+        let nll = fetch(found.nll.unsqueeze())?;
+        let right = found.right.expect("it was asked for").try_into_vec_as::<i32>();
+        let right = right.map_err(|error| EvaluateError::Device(error.to_string()))?;
+        let mut reads = nll.into_iter().zip(right);
+        for &index in indices {
+            // The first token of an example is never read.
+            let count = data.tokens(index).len() - data.start_of_completion(index);
+            let own = reads.by_ref().take(count).map(|(nll, right)| (-nll, right == 1));
+            rows[index] = own.collect();
+            if !rows[index].iter().all(|(log_p, _)| log_p.is_finite()) {
                 return Err(EvaluateError::NotFinite { example: index });
             }
-            results[index * classes..(index + 1) * classes].copy_from_slice(values);
         }
+        Ok(())
+    })?;
+    Ok(TokenLogProbs::of(&rows))
+}
+
+/// Takes all of `data` through the base, in batches of `batch` examples of like length.
+fn sweep(
+    base: &Base,
+    adapted: Option<Adapted<'_>>,
+    data: &TokenSet,
+    batch: usize,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    each: &mut dyn FnMut(&[usize], Batch, Tensor<2>) -> Result<(), EvaluateError>,
+) -> Result<(), EvaluateError> {
+    let factors = adapted.map(|adapted| factors(base, adapted)).transpose()?;
+    let mut order: Vec<usize> = (0..data.len()).collect();
+    order.sort_by_key(|&index| data.tokens(index).len());
+    let steps = order.len().div_ceil(batch.max(1)) as u64;
+    for (step, indices) in (1..).zip(order.chunks(batch.max(1))) {
+        let rows = objective::batch(&[(data, indices)], base.config().pad, base.device());
+        let hidden = base.read(&rows, factors.as_ref(), None);
+        each(indices, rows, hidden)?;
         if progress(Progress { step, steps, loss: None }).is_break() {
             return Err(EvaluateError::Stopped);
         }
     }
-    Ok(results)
+    Ok(())
+}
+
+fn factors(base: &Base, adapted: Adapted<'_>) -> Result<Factors, EvaluateError> {
+    let Adapted { adapter, lora } = adapted;
+    let layout = Layout::new(base.config(), lora, adapter.classes())?;
+    let flat = layout.stack(&[layout.pack(adapter, &layout)?], base.device());
+    Ok(Factors::new(&layout, &layout.split(&flat), &[&layout], base.device()))
+}
+
+/// The heads `[1, classes, hidden]` that hidden states are read by; none where labels have several tokens.
+fn heads(
+    base: &Base,
+    adapted: Option<Adapted<'_>>,
+    classifiers: &[Classifier<'_>],
+    data: &TokenSet,
+) -> Result<Vec<Tensor<3>>, EvaluateError> {
+    match data.objective().head() {
+        HeadKind::Classifier => {
+            let own = adapted.and_then(|adapted| adapted.adapter.get(SCORE));
+            let own: Vec<Classifier<'_>> = own.into_iter().collect();
+            let all = if classifiers.is_empty() { own.as_slice() } else { classifiers };
+            if all.is_empty() {
+                return Err(EvaluateError::NoClassifier);
+            }
+            let head = |&([classes, width], values): &Classifier<'_>| {
+                let data = TensorData::new(values.to_vec(), [1, classes, width]);
+                Tensor::from_data(data, base.device())
+            };
+            Ok(all.iter().map(head).collect())
+        }
+        HeadKind::LabelRows => Ok(vec![base.label_rows(data.objective().labels()).unsqueeze()]),
+        HeadKind::LabelTokens | HeadKind::Completion => Ok(Vec::new()),
+    }
+}
+
+/// The mean log-likelihood of the tokens of each label, `[examples, labels]`.
+fn label_scores(base: &Base, batch: &Batch, hidden: &Tensor<2>, labels: usize) -> Tensor<2> {
+    let found = likelihood(hidden, base.causal_head(), batch.targets(), false, false);
+    let most = batch.reads() / batch.rows();
+    let shape = [batch.rows(), most];
+    let weights = TensorData::new(batch.weights().to_vec(), shape);
+    let weights: Tensor<2> = Tensor::from_data(weights, base.device());
+    let scores = (found.nll.reshape(shape) * weights).sum_dim(1).neg();
+    scores.reshape([batch.rows() / labels, labels])
 }
 
 fn fetch(rows: Tensor<2>) -> Result<Vec<f32>, EvaluateError> {
     rows.try_into_vec_as::<f32>().map_err(|error| EvaluateError::Device(error.to_string()))
 }
 
-fn check(base: &Base, data: &TokenSet, classes: usize) -> Result<(), EvaluateError> {
-    if classes == 0 {
-        return Err(EvaluateError::NoClassifier);
-    }
+fn check(base: &Base, data: &TokenSet, classes: Option<usize>) -> Result<(), EvaluateError> {
     if data.is_empty() {
         return Err(EvaluateError::Empty);
     }
     let vocab = base.config().vocab;
     for (example, &label) in data.labels().iter().enumerate() {
-        if usize::try_from(label).map_or(true, |label| label >= classes) {
+        if let Some(classes) = classes
+            && usize::try_from(label).map_or(true, |label| label >= classes)
+        {
             return Err(EvaluateError::Label { example, label, classes });
         }
         if let Some(&token) = data.tokens(example).iter().find(|&&token| token as usize >= vocab) {

@@ -1,12 +1,14 @@
 //! Optimizer steps for the clients of a cohort, all in one pass over the base.
 
-use burn::tensor::{Int, Tensor, TensorData, activation};
+use burn::tensor::{Int, Tensor, TensorData};
 
 use super::adamw::{AdamW, Moments};
+use super::loss::Head;
 use super::numbers::{LocalNumbers, Optimizer};
 use super::{TrainError, schedule, sgd};
 use crate::model::{Base, Batch, Dropout, Factors, Layout, LoraConfig};
-use crate::peft::AdapterTensors;
+use crate::objective::Objective;
+use crate::peft::{AdapterTensors, SCORE};
 
 /// A client as the optimizer sees it.
 #[derive(Clone, Copy)]
@@ -19,16 +21,50 @@ pub struct Client<'a> {
     pub seed: u64,
     /// The number of steps that it will be trained for, which its learning rates depend on.
     pub steps: u64,
+    /// What its examples are read for.
+    pub objective: &'a Objective,
+    /// Whether its classifier stays as it is.
+    pub frozen_head: bool,
 }
 
 /// What stays the same for a client from step to step.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Member {
-    rank: usize,
-    scale: f64,
+    /// The layout of its own adapter, without a classifier that is frozen.
+    own: Layout,
+    /// The classifier that is frozen.
+    score: Option<([usize; 2], Vec<f32>)>,
     dropout: f64,
     seed: u64,
     steps: u64,
+}
+
+impl Member {
+    fn new(base: &Base, client: &Client<'_>) -> Result<Self, TrainError> {
+        let classes = client.adapter.classes();
+        match (client.objective.is_causal(), classes) {
+            (false, 0) => return Err(TrainError::NoClassifier),
+            (true, 1..) => return Err(TrainError::Classifier),
+            _ => {}
+        }
+        let score = client.adapter.get(SCORE).filter(|_| client.frozen_head);
+        let trained = if client.frozen_head { 0 } else { classes };
+        Ok(Self {
+            own: Layout::new(base.config(), client.lora, trained)?,
+            score: score.map(|(shape, values)| (shape, values.to_vec())),
+            dropout: client.lora.dropout,
+            seed: client.seed,
+            steps: client.steps,
+        })
+    }
+
+    /// The whole adapter of which this layout holds `values`.
+    fn adapter(&self, values: AdapterTensors) -> AdapterTensors {
+        match &self.score {
+            Some((shape, score)) => values.with(SCORE, *shape, score.clone()),
+            None => values,
+        }
+    }
 }
 
 /// The adapters of K clients between optimizer steps.
@@ -37,6 +73,7 @@ pub struct Trainer<'a> {
     numbers: &'a LocalNumbers,
     layout: Layout,
     members: Vec<Member>,
+    head: Head,
     /// Everything that is trained, `[K, P]`.
     values: Tensor<2>,
     /// What the proximal term pulls towards.
@@ -56,35 +93,45 @@ impl<'a> Trainer<'a> {
         numbers: &'a LocalNumbers,
     ) -> Result<Self, TrainError> {
         let first = clients.first().ok_or(TrainError::Empty { client: 0 })?;
-        let classes = first.adapter.classes();
-        if classes == 0 {
-            return Err(TrainError::NoClassifier);
-        }
-        for (client, other) in clients.iter().enumerate() {
-            other.lora.check(base.config())?;
-            let same = other.adapter.classes() == classes
-                && other.lora.layers == first.lora.layers
-                && sorted(&other.lora.targets) == sorted(&first.lora.targets);
-            if !same {
-                return Err(TrainError::Unlike { client });
-            }
-        }
-        let rank = clients.iter().map(|client| client.lora.rank).max().unwrap_or(1);
-        let layout = Layout::new(base.config(), first.lora, rank, classes);
-        let rows = clients.iter().map(|client| layout.pack(client.adapter, client.lora.rank));
-        let values = layout.stack(&rows.collect::<Result<Vec<_>, _>>()?, base.device());
-        let member = |client: &Client<'_>| Member {
-            rank: client.lora.rank,
-            scale: client.lora.scale(),
-            dropout: client.lora.dropout,
-            seed: client.seed,
-            steps: client.steps,
+        let members: Vec<Member> =
+            clients.iter().map(|client| Member::new(base, client)).collect::<Result<_, _>>()?;
+        let like = |other: &Client<'_>| {
+            other.adapter.classes() == first.adapter.classes()
+                && other.objective.head() == first.objective.head()
+                && other.objective.labels() == first.objective.labels()
+                && other.frozen_head == first.frozen_head
         };
+        if let Some(client) = clients.iter().position(|client| !like(client)) {
+            return Err(TrainError::Unlike { client });
+        }
+        let layouts: Vec<Layout> = members.iter().map(|member| member.own.clone()).collect();
+        let layout = Layout::covering(&layouts).ok_or_else(|| TrainError::Unlike {
+            client: (1..layouts.len())
+                .find(|&at| Layout::covering(&[layouts[0].clone(), layouts[at].clone()]).is_none())
+                .unwrap_or_default(),
+        })?;
+        let rows = clients.iter().zip(&members).map(|(client, member)| {
+            let trained = match member.score {
+                Some(_) => &client.adapter.without(SCORE),
+                None => client.adapter,
+            };
+            layout.pack(trained, &member.own)
+        });
+        let values = layout.stack(&rows.collect::<Result<Vec<_>, _>>()?, base.device());
+        let scores: Option<Vec<&([usize; 2], Vec<f32>)>> =
+            members.iter().map(|member| member.score.as_ref()).collect();
+        let classifiers = scores.map(|scores| {
+            let all: Vec<f32> = scores.iter().flat_map(|(_, values)| values).copied().collect();
+            let [classes, width] = scores[0].0;
+            let shape = [scores.len(), classes, width];
+            Tensor::from_data(TensorData::new(all, shape), base.device())
+        });
         Ok(Self {
+            head: Head::new(base, first.objective, clients.len(), classifiers),
             base,
             numbers,
             layout,
-            members: clients.iter().map(member).collect(),
+            members,
             anchor: (numbers.prox > 0.0).then(|| values.clone()),
             values,
             moments: None,
@@ -94,8 +141,8 @@ impl<'a> Trainer<'a> {
 
     /// One optimizer step over the examples of `parts`, whose gradients are accumulated; the result, `[K]`, is each
     /// client's mean cross-entropy before the step.
-    pub fn step(&mut self, parts: &[Batch]) -> Tensor<1> {
-        let (gradient, losses) = self.gradient(parts);
+    pub fn step(&mut self, parts: &[Batch]) -> Result<Tensor<1>, TrainError> {
+        let (gradient, losses) = self.gradient(parts)?;
         let gradient = match self.numbers.clip {
             Some(limit) => clip(gradient, limit),
             None => gradient,
@@ -114,12 +161,12 @@ impl<'a> Trainer<'a> {
                 rule.step(&mut self.moments, values, gradient, lr, self.done)
             }
         };
-        losses
+        Ok(losses)
     }
 
     /// The gradient `[K, P]` of each client's loss by its own adapter, the proximal term's included, before
     /// clipping; and each client's mean cross-entropy `[K]`.
-    pub fn gradient(&self, parts: &[Batch]) -> (Tensor<2>, Tensor<1>) {
+    pub fn gradient(&self, parts: &[Batch]) -> Result<(Tensor<2>, Tensor<1>), TrainError> {
         let clients = self.members.len();
         let leaves: Vec<Tensor<3>> = self
             .layout
@@ -127,18 +174,17 @@ impl<'a> Trainer<'a> {
             .into_iter()
             .map(|t| t.autodiff().require_grad())
             .collect();
-        let scales: Vec<f64> = self.members.iter().map(|member| member.scale).collect();
-        let factors = Factors::new(&self.layout, &leaves, &scales, self.base.device());
-        let totals: Vec<usize> =
-            (0..clients).map(|k| parts.iter().map(|part| part.examples(k)).sum()).collect();
+        let own: Vec<&Layout> = self.members.iter().map(|member| &member.own).collect();
+        let factors = Factors::new(&self.layout, &leaves, &own, self.base.device());
+        let units = |k: usize| parts.iter().map(|part| self.head.units(part, k)).sum();
+        let totals: Vec<usize> = (0..clients).map(units).collect();
         let mut sum: Option<(Tensor<2>, Tensor<2>)> = None;
         for (at, part) in parts.iter().enumerate() {
             let rates = self.members.iter().map(|member| (member.seed, member.dropout)).collect();
             let dropout = Dropout::new(rates, self.done, at, self.base.device());
-            let logits = self.base.classify(part, &factors, dropout.as_ref());
-            let losses = self.cross_entropy(logits, part, &totals); // K 1
-            // No client's loss reaches another's adapter, so their sum has each client's own gradient.
-            let mut gradients = losses.clone().sum().backward();
+            let hidden = self.base.read(part, Some(&factors), dropout.as_ref());
+            let (loss, losses) = self.head.loss(&hidden, &factors, part, &totals)?;
+            let mut gradients = loss.backward();
             let flat = leaves.iter().map(|leaf| {
                 let gradient = leaf.grad_remove(&mut gradients);
                 let gradient = gradient.unwrap_or_else(|| leaf.clone().inner().zeros_like());
@@ -146,7 +192,6 @@ impl<'a> Trainer<'a> {
                 gradient.reshape([clients, rows * columns])
             });
             let flat = Tensor::cat(flat.collect(), 1);
-            let losses = losses.inner();
             sum = Some(match sum {
                 None => (flat, losses),
                 Some((old, before)) => (old + flat, before + losses),
@@ -158,37 +203,22 @@ impl<'a> Trainer<'a> {
         if let Some(anchor) = &self.anchor {
             gradient = gradient + (self.values.clone() - anchor.clone()) * self.numbers.prox;
         }
-        (gradient, losses.reshape([clients]))
-    }
-
-    /// The share `[K, 1]` of this part in each client's mean cross-entropy over `totals` examples.
-    fn cross_entropy(&self, logits: Tensor<2>, part: &Batch, totals: &[usize]) -> Tensor<2> {
-        let (clients, rows, device) = (part.clients(), part.rows(), self.base.device());
-        let labels: Vec<i32> = part.labels().iter().map(|&label| label.cast_signed()).collect();
-        let labels = TensorData::new(labels, [clients * rows, 1]);
-        let labels: Tensor<2, Int> = Tensor::from_data(labels, device);
-        let weight = |(row, &length): (usize, &usize)| match length {
-            0 => 0.0,
-            _ => 1.0 / totals[row / rows] as f32,
-        };
-        let weights: Vec<f32> = part.lengths().iter().enumerate().map(weight).collect();
-        let weights: Tensor<2> =
-            Tensor::from_data(TensorData::new(weights, [clients * rows, 1]), device);
-        let picked = activation::log_softmax(logits, 1).gather(1, labels); // K·b 1
-        (picked * weights.neg()).reshape([clients, rows]).sum_dim(1)
+        Ok((gradient, losses.reshape([clients])))
     }
 
     /// The adapters as they are now.
     pub fn adapters(&self) -> Result<Vec<AdapterTensors>, TrainError> {
-        self.named(&self.values)
+        let trained = self.named(&self.values)?;
+        let whole = self.members.iter().zip(trained);
+        Ok(whole.map(|(member, values)| member.adapter(values)).collect())
     }
 
-    /// The adapters whose values are the rows of `flat`, `[K, P]`: gradients, say, with their names.
+    /// What is trained, with the rows of `flat`, `[K, P]`, for values: gradients, say, with their names.
     pub fn named(&self, flat: &Tensor<2>) -> Result<Vec<AdapterTensors>, TrainError> {
         let flat = flat.clone().try_into_vec_as::<f32>();
         let flat = flat.map_err(|error| TrainError::Device(error.to_string()))?;
         let rows = self.members.iter().zip(flat.chunks(self.layout.length()));
-        Ok(rows.map(|(member, row)| self.layout.unpack(row, member.rank)).collect())
+        Ok(rows.map(|(member, row)| self.layout.unpack(row, &member.own)).collect())
     }
 
     /// The row of `client`, padding included.
@@ -213,7 +243,8 @@ impl<'a> Trainer<'a> {
             .moments
             .take()
             .map(|moments| Moments { first: take(moments.first), second: take(moments.second) });
-        self.members = keep.iter().map(|&k| self.members[k]).collect();
+        self.members = keep.iter().map(|&k| self.members[k].clone()).collect();
+        self.head.take(&indices);
     }
 
     /// One number for each client, `[K, 1]`.
@@ -230,10 +261,4 @@ fn clip(gradient: Tensor<2>, limit: f64) -> Tensor<2> {
     let norm = gradient.clone().square().sum_dim(1).sqrt();
     let scale = ((norm + 1e-6).recip() * limit).clamp_max(1.0);
     gradient * scale
-}
-
-fn sorted(names: &[String]) -> Vec<&String> {
-    let mut names: Vec<&String> = names.iter().collect();
-    names.sort();
-    names
 }

@@ -6,6 +6,7 @@
 mod adamw;
 mod batches;
 mod cohort;
+mod loss;
 mod numbers;
 mod schedule;
 mod sgd;
@@ -21,7 +22,8 @@ pub use batches::Batches;
 pub use cohort::{Client, Trainer};
 pub use numbers::{LocalNumbers, NumbersError, Optimizer};
 
-use crate::model::{Base, Batch, Example, LoraConfig, LoraError};
+use crate::model::{Base, Batch, LoraConfig, LoraError};
+use crate::objective::{self, Objective};
 use crate::peft::{AdapterError, AdapterTensors};
 use crate::token_set::TokenSet;
 
@@ -52,6 +54,12 @@ pub enum TrainError {
         crate::peft::SCORE
     )]
     NoClassifier,
+    /// The adapter has a classifier, which a causal task has no use for.
+    #[error(
+        "the adapter has a classifier (`{}`), but its examples are read by the causal head",
+        crate::peft::SCORE
+    )]
+    Classifier,
     /// The clients of a cohort adapt different modules or have classifiers of different heights.
     #[error("client {client} adapts other modules, blocks or classes than client 0")]
     Unlike {
@@ -109,6 +117,8 @@ pub struct ClientJob<'a> {
     pub data: &'a TokenSet,
     /// What its shuffles and masks are drawn from.
     pub seed: u64,
+    /// Whether its classifier stays as it is.
+    pub frozen_head: bool,
 }
 
 /// How far training is.
@@ -157,8 +167,8 @@ pub fn train(
         clients.iter().map(|job| Batches::new(job.data, effective, job.seed)).collect();
     let steps: Vec<u64> = batches.iter().map(|b| numbers.steps_for(b.per_epoch())).collect();
     let all = clients.iter().zip(&steps).map(|(job, &steps)| {
-        let ClientJob { adapter, lora, seed, .. } = *job;
-        Client { adapter, lora, seed, steps }
+        let ClientJob { adapter, lora, seed, data, frozen_head } = *job;
+        Client { adapter, lora, seed, steps, objective: data.objective(), frozen_head }
     });
     let mut trainer = Trainer::new(base, &all.collect::<Vec<_>>(), numbers)?;
     let mut active: Vec<usize> = (0..clients.len()).collect();
@@ -170,7 +180,7 @@ pub fn train(
         for (row, &client) in active.iter().enumerate() {
             records[client].tokens += parts.iter().map(|part| part.tokens(row) as u64).sum::<u64>();
         }
-        pending.push(trainer.step(&parts));
+        pending.push(trainer.step(&parts)?);
         let ending = active.iter().any(|&client| steps[client] == step + 1);
         if ending || pending.len() == READ_EVERY {
             read_losses(&mut pending, step + 1, &active, &mut records)?;
@@ -226,16 +236,23 @@ fn mean<'a>(numbers: impl Iterator<Item = &'a f64>) -> Option<f64> {
 }
 
 fn check_data(base: &Base, client: usize, job: &ClientJob<'_>) -> Result<(), TrainError> {
-    let (classes, vocab) = (job.adapter.classes(), base.config().vocab);
-    if classes == 0 {
-        return Err(TrainError::NoClassifier);
-    }
     if job.data.is_empty() {
         return Err(TrainError::Empty { client });
     }
+    let vocab = base.config().vocab;
+    let classes = match job.data.objective() {
+        Objective::Classify => Some(job.adapter.classes()),
+        Objective::Verbalize(labels) => Some(labels.len()),
+        Objective::Complete(_) => None,
+    };
     for example in 0..job.data.len() {
         let label = job.data.label(example);
-        if usize::try_from(label).map_or(true, |label| label >= classes) {
+        if let Some(classes) = classes
+            && usize::try_from(label).map_or(true, |label| label >= classes)
+        {
+            if classes == 0 {
+                return Err(TrainError::NoClassifier);
+            }
             return Err(TrainError::Label { example, label, classes });
         }
         let large = |token: &&u32| **token as usize >= vocab;
@@ -256,17 +273,17 @@ fn draw_parts(
 ) -> Vec<Batch> {
     let drawn: Vec<Vec<usize>> = active.iter().map(|&client| batches[client].draw()).collect();
     let parts = drawn.iter().map(|indices| indices.len().div_ceil(size)).max().unwrap_or(0);
-    let cut = |part: usize| -> Vec<Vec<Example<'_>>> {
-        let rows = active.iter().zip(&drawn).map(|(&client, indices)| {
-            let data = clients[client].data;
-            let own = indices.chunks(size).nth(part).unwrap_or_default();
-            own.iter()
-                .map(|&i| Example { tokens: data.tokens(i), label: data.label(i).unsigned_abs() })
-                .collect()
-        });
-        rows.collect()
+    let cut = |part: usize| {
+        let rows: Vec<(&TokenSet, &[usize])> = active
+            .iter()
+            .zip(&drawn)
+            .map(|(&client, indices)| {
+                (clients[client].data, indices.chunks(size).nth(part).unwrap_or_default())
+            })
+            .collect();
+        objective::batch(&rows, base.config().pad, base.device())
     };
-    (0..parts).map(|part| Batch::new(&cut(part), base.config().pad, base.device())).collect()
+    (0..parts).map(cut).collect()
 }
 
 /// Fetches the losses of the last steps, of which `step` is the last.

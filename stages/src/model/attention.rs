@@ -1,16 +1,30 @@
-//! Causal self-attention with rotary positions and grouped key and value heads.
+//! Causal self-attention: rotary or biased by distance, with grouped key and value heads.
 
 use burn::tensor::{Device, Tensor, activation};
 
-use super::block::{Linear, Pass};
+use super::block::Pass;
 use super::config::Config;
+use super::linear::{Fused, Linear};
 use super::rope;
+
+/// The modules that make queries, keys and values.
+pub(super) enum Projections {
+    /// Three modules.
+    Apart {
+        /// `[heads·head_dim, hidden]`.
+        query: Linear,
+        /// `[kv_heads·head_dim, hidden]`.
+        key: Linear,
+        /// `[kv_heads·head_dim, hidden]`.
+        value: Linear,
+    },
+    /// One module.
+    Fused(Fused),
+}
 
 /// The attention part of a block.
 pub(super) struct Attention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
+    projections: Projections,
     /// Applied by the block, which may first drop rows that nobody reads.
     pub(super) output: Linear,
     heads: usize,
@@ -22,13 +36,12 @@ pub(super) struct Attention {
 impl Attention {
     pub(super) fn new(
         config: &Config,
-        [query, key, value, output]: [Linear; 4],
+        projections: Projections,
+        output: Linear,
         device: &Device,
     ) -> Self {
         Self {
-            query,
-            key,
-            value,
+            projections,
             output,
             heads: config.heads,
             kv_heads: config.kv_heads,
@@ -44,19 +57,29 @@ impl Attention {
         let (n, s) = (batch.clients() * batch.rows(), batch.width());
         let (kv, group, width) = (self.kv_heads, self.heads / self.kv_heads, self.head_dim);
 
-        let query = self.query.forward(x, pass);
-        let query =
-            self.rotate(query, [n, s, self.heads], &positions.query_cos, &positions.query_sin);
-        let key = self.key.forward(x, pass);
-        let key = self.rotate(key, [n, s, kv], &positions.cos, &positions.sin);
-        let value = self.value.forward(x, pass);
+        let [query, key, value] = match &self.projections {
+            Projections::Apart { query, key, value } => {
+                [query, key, value].map(|module| module.forward(x, pass))
+            }
+            Projections::Fused(module) => module.forward(x, pass),
+        };
+        let (query, key) = match &positions.turns {
+            Some(turns) => (
+                self.rotate(query, [n, s, self.heads], &turns.query_cos, &turns.query_sin),
+                self.rotate(key, [n, s, kv], &turns.cos, &turns.sin),
+            ),
+            None => (
+                (query * (width as f64).sqrt().recip()).reshape([n, s, self.heads, width]),
+                key.reshape([n, s, kv, width]),
+            ),
+        };
 
         // A group of query heads shares one key head by broadcasting: nothing is repeated in memory.
         let query = query.reshape([n, s, kv, group, width]).permute([0, 2, 3, 1, 4]); // n kv group s width
         let key = key.reshape([n, s, kv, 1, width]).permute([0, 2, 3, 4, 1]); // n kv 1 width s
         let value = value.reshape([n, s, kv, 1, width]).permute([0, 2, 3, 1, 4]); // n kv 1 s width
 
-        let scores = query.matmul(key) + positions.ahead.clone(); // n kv group s s
+        let scores = query.matmul(key) + positions.bias.clone(); // n kv group s s
         let read = weigh(scores, value); // n kv group s width
         read.permute([0, 3, 1, 2, 4]).reshape([n * s, self.heads * width])
     }

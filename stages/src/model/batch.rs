@@ -5,63 +5,97 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 /// Widths are rounded up to a multiple of this, so that few distinct shapes occur.
 const WIDTH_STEP: usize = 8;
 
-/// One example of a batch.
-#[derive(Clone, Copy, Debug)]
-pub struct Example<'a> {
-    /// Its token ids; at least one.
-    pub tokens: &'a [u32],
-    /// Its class, `0..classes`.
-    pub label: u32,
+/// A place where a head reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Read {
+    /// The token of the row whose hidden state is read.
+    pub at: usize,
+    /// What should be found there: a class, or the next token.
+    pub target: u32,
+    /// How much it counts; 0 for a read that only fills a row up.
+    pub weight: f32,
 }
 
-/// Examples of `clients` clients, padded on the right to one width, client after client.
+/// A row of tokens, and where it is read.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// At least one token.
+    pub tokens: Vec<u32>,
+    /// At least one place.
+    pub reads: Vec<Read>,
+}
+
+/// Rows of `clients` clients, padded on the right to one width, client after client.
 ///
-/// Letters: K clients, b rows for each of them, s tokens in a row. A client with fewer than b examples has rows of
-/// padding after them, which no head reads and no loss counts.
+/// Letters: K clients, b rows and q reads for each of them, s tokens in a row. A client with fewer rows or reads
+/// than others has rows of padding and reads of weight 0 after its own, which no loss counts.
 #[derive(Clone, Debug)]
 pub struct Batch {
     clients: usize,
     rows: usize,
     width: usize,
+    reads: usize,
     lengths: Vec<usize>,
+    /// The reads of each client that are its own.
+    own_reads: Vec<usize>,
+    examples: Vec<usize>,
     labels: Vec<u32>,
+    targets: Vec<u32>,
+    weights: Vec<f32>,
     pub(super) ids: Tensor<1, Int>,
     pub(super) read: Tensor<1, Int>,
 }
 
 impl Batch {
-    /// Pads the examples of each client. `pad` is the base's padding token: as in transformers, a classifier reads
-    /// the last token of a row that is not `pad`.
-    pub fn new(clients: &[Vec<Example<'_>>], pad: Option<u32>, device: &Device) -> Self {
+    /// Pads the rows of each client; `labels` are the classes of its examples, of which each may have several rows.
+    pub fn new(clients: &[Vec<Row>], labels: &[Vec<u32>], device: &Device) -> Self {
         let rows = clients.iter().map(Vec::len).max().unwrap_or(0).max(1);
-        let longest =
-            clients.iter().flatten().map(|example| example.tokens.len()).max().unwrap_or(0);
+        let longest = clients.iter().flatten().map(|row| row.tokens.len()).max().unwrap_or(0);
         let width = longest.max(1).next_multiple_of(WIDTH_STEP);
+        let own_reads: Vec<usize> = clients
+            .iter()
+            .map(|rows| rows.iter().map(|row| row.reads.len()).sum::<usize>())
+            .collect();
+        let reads = own_reads.iter().copied().max().unwrap_or(0).max(1);
         let total = clients.len() * rows;
         let mut ids = vec![0_i32; total * width];
-        let (mut lengths, mut labels) = (vec![0; total], vec![0; total]);
-        let mut read: Vec<i32> = (0..total).map(|row| index(row * width)).collect();
-        for (client, examples) in clients.iter().enumerate() {
-            for (at, example) in examples.iter().enumerate() {
-                let row = client * rows + at;
-                for (slot, &id) in ids[row * width..].iter_mut().zip(example.tokens) {
+        let mut lengths = vec![0; total];
+        let (mut read, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        for (client, own) in clients.iter().enumerate() {
+            for (at, row) in own.iter().enumerate() {
+                let place = client * rows + at;
+                for (slot, &id) in ids[place * width..].iter_mut().zip(&row.tokens) {
                     *slot = id.cast_signed();
                 }
-                lengths[row] = example.tokens.len();
-                labels[row] = example.label;
-                let last = example.tokens.iter().rposition(|&id| Some(id) != pad).unwrap_or(0);
-                read[row] += index(last);
+                lengths[place] = row.tokens.len();
+                read.extend(row.reads.iter().map(|read| index(place * width + read.at)));
+                targets.extend(row.reads.iter().map(|read| read.target));
+                weights.extend(row.reads.iter().map(|read| read.weight));
             }
+            let end = (client + 1) * reads;
+            read.resize(end, index(client * rows * width));
+            targets.resize(end, 0);
+            weights.resize(end, 0.0);
         }
+        let most = labels.iter().map(Vec::len).max().unwrap_or(0);
+        let padded = |own: &Vec<u32>| {
+            let fill = std::iter::repeat_n(0, most - own.len());
+            own.iter().copied().chain(fill).collect::<Vec<_>>()
+        };
         let tensor = |values, length| Tensor::from_data(TensorData::new(values, [length]), device);
         Self {
             clients: clients.len(),
             rows,
             width,
+            reads,
             lengths,
-            labels,
+            own_reads,
+            examples: labels.iter().map(Vec::len).collect(),
+            labels: labels.iter().flat_map(padded).collect(),
+            targets,
+            weights,
             ids: tensor(ids, total * width),
-            read: tensor(read, total),
+            read: tensor(read, clients.len() * reads),
         }
     }
 
@@ -80,19 +114,39 @@ impl Batch {
         self.width
     }
 
-    /// The tokens of each of the K·b rows without padding; 0 for a row without an example.
+    /// q, the reads of each client, those that fill up included.
+    pub fn reads(&self) -> usize {
+        self.reads
+    }
+
+    /// The tokens of each of the K·b rows without padding; 0 for a row of padding.
     pub fn lengths(&self) -> &[usize] {
         &self.lengths
     }
 
-    /// The labels of the K·b rows; 0 for a row without an example.
+    /// The classes of the examples, as many for each client as the one with most examples has.
     pub fn labels(&self) -> &[u32] {
         &self.labels
     }
 
+    /// What should be found at each of the K·q reads.
+    pub fn targets(&self) -> &[u32] {
+        &self.targets
+    }
+
+    /// How much each of the K·q reads counts.
+    pub fn weights(&self) -> &[f32] {
+        &self.weights
+    }
+
     /// The number of examples of `client`.
     pub fn examples(&self, client: usize) -> usize {
-        self.of(client).iter().filter(|&&length| length > 0).count()
+        self.examples[client]
+    }
+
+    /// The number of reads of `client` without those that fill up.
+    pub fn own_reads(&self, client: usize) -> usize {
+        self.own_reads[client]
     }
 
     /// The number of tokens of `client`, without padding.
@@ -103,6 +157,12 @@ impl Batch {
     /// The lengths of the rows of `client`.
     pub(super) fn of(&self, client: usize) -> &[usize] {
         &self.lengths[client * self.rows..(client + 1) * self.rows]
+    }
+
+    /// The places of the reads among the K·b·s tokens.
+    #[cfg(test)]
+    pub(crate) fn read_at(&self) -> Vec<i32> {
+        self.read.clone().try_into_vec_as().expect("the CPU does not fail")
     }
 }
 
@@ -115,15 +175,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_padded_and_the_last_real_token_is_read() {
-        let example = |tokens| Example { tokens, label: 1 };
-        let first = vec![example(&[5, 6, 7][..]), example(&[9, 0][..])];
-        let second = vec![example(&[1, 2, 3, 4, 5, 6, 7, 8, 9][..])];
-        let batch = Batch::new(&[first, second], Some(0), &Device::flex());
+    fn rows_are_padded_and_reads_filled_up() {
+        let row = |tokens: &[u32], at| Row {
+            tokens: tokens.to_vec(),
+            reads: vec![Read { at, target: 1, weight: 1.0 }],
+        };
+        let first = vec![row(&[5, 6, 7], 2), row(&[9, 0], 0)];
+        let second = vec![row(&[1, 2, 3, 4, 5, 6, 7, 8, 9], 8)];
+        let labels = [vec![1, 1], vec![1]];
+        let batch = Batch::new(&[first, second], &labels, &Device::flex());
         assert_eq!((batch.clients(), batch.rows(), batch.width()), (2, 2, 16));
         assert_eq!(batch.lengths(), [3, 2, 9, 0]);
-        assert_eq!((batch.examples(1), batch.tokens(0)), (1, 5));
-        let read: Vec<i32> = batch.read.try_into_vec_as().unwrap();
-        assert_eq!(read, [2, 16, 40, 48]);
+        assert_eq!((batch.examples(1), batch.own_reads(1), batch.tokens(0)), (1, 1, 5));
+        assert_eq!(batch.read_at(), [2, 16, 40, 32]);
+        assert_eq!(batch.weights(), [1.0, 1.0, 1.0, 0.0]);
+        assert_eq!(batch.labels(), [1, 1, 1, 0]);
     }
 }

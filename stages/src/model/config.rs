@@ -33,11 +33,33 @@ pub enum ConfigError {
     Inconsistent(String),
 }
 
+/// How the tokens of a sequence are told apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Position {
+    /// Queries and keys are rotated.
+    Rotary(Rope),
+    /// Scores fall with the distance, with a slope for each head.
+    Alibi,
+}
+
+/// The groups of linear modules that have biases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Biases {
+    /// Queries, keys and values.
+    pub qkv: bool,
+    /// The output of attention.
+    pub output: bool,
+    /// The MLP.
+    pub mlp: bool,
+}
+
 /// The sizes and constants of a decoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The family, which fixes the checkpoint's names and the targets.
     pub family: Family,
+    /// The architecture, as the file names it: `LlamaForCausalLM`.
+    pub architecture: String,
     /// The number of token ids.
     pub vocab: usize,
     /// The width of the residual stream.
@@ -54,12 +76,16 @@ pub struct Config {
     pub head_dim: usize,
     /// What the norms add to the mean square.
     pub norm_eps: f64,
-    /// Rotary position embeddings.
-    pub rope: Rope,
+    /// How tokens know their places.
+    pub position: Position,
+    /// Which linear modules have biases.
+    pub biases: Biases,
+    /// Whether residuals take what comes out of a norm (`apply_residual_connection_post_layernorm`).
+    pub residual_after_norm: bool,
     /// Whether the causal head is the embedding matrix.
     pub tied: bool,
-    /// The longest sequence that the base was made for, in tokens.
-    pub max_positions: usize,
+    /// The longest sequence that the base was made for, in tokens; `None` for one without a limit, as BLOOM.
+    pub max_positions: Option<usize>,
     /// The token that fills short rows; a classifier does not read it.
     pub pad: Option<u32>,
     /// The token that opens a text.
@@ -79,13 +105,50 @@ impl Config {
             Some([first, ..]) => first.clone(),
             _ => outline.model_type.unwrap_or_else(|| "unnamed".to_owned()),
         };
-        let family = Family::of(&found).ok_or(ConfigError::Architecture { found })?;
-        family.rules().read(json)
+        match Family::of(&found) {
+            Some(family) => {
+                let config = Self { architecture: found, ..family.rules().read(json)? };
+                config.check_sizes()?;
+                Ok(config)
+            }
+            None => Err(ConfigError::Architecture { found }),
+        }
+    }
+
+    fn check_sizes(&self) -> Result<(), ConfigError> {
+        let wrong = |what: String| Err(ConfigError::Inconsistent(what));
+        let sizes = [self.vocab, self.hidden, self.inner, self.layers, self.heads, self.kv_heads];
+        if sizes.contains(&0) || self.head_dim == 0 {
+            return wrong("a size is 0".to_owned());
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return wrong(format!(
+                "{} heads do not share {} key and value heads evenly",
+                self.heads, self.kv_heads
+            ));
+        }
+        if !self.norm_eps.is_finite() {
+            return wrong("the epsilon of the norms is not a usable number".to_owned());
+        }
+        if let Position::Rotary(rope) = &self.position {
+            if !self.head_dim.is_multiple_of(2) {
+                return wrong(format!("a head of width {} has no halves to rotate", self.head_dim));
+            }
+            if !(rope.theta.is_finite() && rope.theta > 0.0) {
+                return wrong("`rope_theta` is not a usable number".to_owned());
+            }
+        }
+        Ok(())
     }
 
     /// The input and output widths of the linear module `target` of any block.
     pub fn linear(&self, target: &str) -> Option<(usize, usize)> {
         self.family.rules().linear(self, target)
+    }
+
+    /// Whether this is the config of a classifier, whose checkpoint has a head of its own.
+    pub fn is_classifier(&self) -> bool {
+        self.architecture.ends_with("ForSequenceClassification")
     }
 
     /// The path of `target` in block `layer`, as in the checkpoint: `model.layers.3.self_attn.q_proj`; `None`

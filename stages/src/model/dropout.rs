@@ -34,11 +34,10 @@ impl Dropout {
         slot: usize,
         width: usize,
     ) -> Tensor<3> {
-        let per_row = match rows {
-            Rows::All => batch.width(),
-            Rows::Read => 1,
+        let per_client = match rows {
+            Rows::All => batch.rows() * batch.width(),
+            Rows::Read => batch.reads(),
         };
-        let per_client = batch.rows() * per_row;
         let mut values = vec![1.0_f32; batch.clients() * per_client * width];
         for (client, &(seed, rate)) in self.clients.iter().enumerate() {
             if rate <= 0.0 {
@@ -47,10 +46,15 @@ impl Dropout {
             let name =
                 [self.step, self.part as u64, layer as u64, slot as u64].map(|n| n.to_string());
             let mut draws = Draws::named(seed, "dropout", &name.each_ref().map(String::as_str));
-            for (row, &length) in batch.of(client).iter().enumerate() {
-                let start = (client * per_client + row * per_row) * width;
-                let real = length.min(per_row) * width;
-                draw(&mut draws, rate, &mut values[start..start + real]);
+            let own = &mut values[client * per_client * width..];
+            match rows {
+                Rows::All => {
+                    for (row, &length) in batch.of(client).iter().enumerate() {
+                        let start = row * batch.width() * width;
+                        draw(&mut draws, rate, &mut own[start..start + length * width]);
+                    }
+                }
+                Rows::Read => draw(&mut draws, rate, &mut own[..batch.own_reads(client) * width]),
             }
         }
         let shape = [batch.clients(), per_client, width];
@@ -76,16 +80,17 @@ fn draw(draws: &mut Draws, rate: f64, values: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::batch::Example;
+    use crate::model::batch::{Read, Row};
 
     #[test]
     fn masks_belong_to_the_client_and_not_to_the_cohort() {
         let device = Device::flex();
-        let (short, long) = ([1_u32; 5], [1_u32; 20]);
-        let of = |tokens: &'static [u32]| vec![Example { tokens, label: 0 }];
-        let (short, long) = (of(short.to_vec().leak()), of(long.to_vec().leak()));
-        let alone = Batch::new(std::slice::from_ref(&short), None, &device);
-        let both = Batch::new(&[long, short], None, &device);
+        let of = |length: usize| {
+            let reads = vec![Read { at: length - 1, target: 0, weight: 1.0 }];
+            vec![Row { tokens: vec![1; length], reads }]
+        };
+        let alone = Batch::new(&[of(5)], &[vec![0]], &device);
+        let both = Batch::new(&[of(20), of(5)], &[vec![0], vec![0]], &device);
         let mask = |clients: Vec<(u64, f64)>, batch: &Batch| -> Vec<f32> {
             let dropout = Dropout::new(clients, 3, 0, &device).unwrap();
             let mask = dropout.mask(batch, Rows::All, 1, 2, 50);

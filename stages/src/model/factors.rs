@@ -4,23 +4,32 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::layout::{Layout, Part};
 
+/// The factors of one module, of K clients.
+struct Pair {
+    /// `[K, rank, in]`.
+    a: Tensor<3>,
+    /// `[K, out, rank]`.
+    b: Tensor<3>,
+    /// The scale of each client, `[K, 1, 1]`.
+    scale: Tensor<3>,
+}
+
 /// The tensors of K clients' adapters, each with the clients as its first axis.
 ///
 /// Where ranks differ, the smaller ones are padded with zeros, which stay zeros: each half of such a pair is the
 /// only factor in the gradient of the other.
 pub struct Factors {
     clients: usize,
-    /// By block and slot: A `[K, rank, in]` and B `[K, out, rank]`.
-    pairs: Vec<Vec<Option<(Tensor<3>, Tensor<3>)>>>,
+    /// By block and slot.
+    pairs: Vec<Vec<Option<Pair>>>,
     /// The classifier, `[K, classes, hidden]`.
     score: Option<Tensor<3>>,
-    /// The scale of each client, `[K, 1, 1]`.
-    scale: Tensor<3>,
 }
 
 impl Factors {
-    /// Arranges `tensors`, one for each entry of `layout`; `scales` has one number for each client.
-    pub fn new(layout: &Layout, tensors: &[Tensor<3>], scales: &[f64], device: &Device) -> Self {
+    /// Arranges `tensors`, one for each entry of `layout`; `own` are the layouts of the clients themselves, which
+    /// `layout` covers.
+    pub fn new(layout: &Layout, tensors: &[Tensor<3>], own: &[&Layout], device: &Device) -> Self {
         let mut halves: Vec<Vec<[Option<Tensor<3>>; 2]>> = Vec::new();
         halves.resize_with(layout.layers(), || (0..layout.slots()).map(|_| [None, None]).collect());
         let mut score = None;
@@ -31,12 +40,29 @@ impl Factors {
                 Part::Score => score = Some(tensor.clone()),
             }
         }
-        let pair = |[a, b]: [Option<Tensor<3>>; 2]| a.zip(b);
-        let pairs = halves.into_iter().map(|block| block.into_iter().map(pair).collect()).collect();
-        #[expect(clippy::cast_possible_truncation, reason = "tensors are f32")]
-        let values: Vec<f32> = scales.iter().map(|&scale| scale as f32).collect();
-        let scale = Tensor::from_data(TensorData::new(values, [scales.len(), 1, 1]), device);
-        Self { clients: scales.len(), pairs, score, scale }
+        let mut pairs: Vec<Vec<Option<Pair>>> = Vec::new();
+        pairs.resize_with(layout.layers(), || (0..layout.slots()).map(|_| None).collect());
+        let mut met: Vec<(Vec<f32>, Tensor<3>)> = Vec::new();
+        for (at, module) in layout.modules().iter().enumerate() {
+            #[expect(clippy::cast_possible_truncation, reason = "tensors are f32")]
+            let scales: Vec<f32> = own.iter().map(|own| own.modules()[at].scale as f32).collect();
+            // Nearly always all modules have one scale: one tensor is enough.
+            let known = met.iter().find(|(values, _)| *values == scales);
+            let scale = match known {
+                Some((_, scale)) => scale.clone(),
+                None => {
+                    let data = TensorData::new(scales.clone(), [own.len(), 1, 1]);
+                    let scale: Tensor<3> = Tensor::from_data(data, device);
+                    met.push((scales, scale.clone()));
+                    scale
+                }
+            };
+            let halves = &mut halves[module.layer][module.slot];
+            if let [Some(a), Some(b)] = halves.each_mut().map(Option::take) {
+                pairs[module.layer][module.slot] = Some(Pair { a, b, scale });
+            }
+        }
+        Self { clients: own.len(), pairs, score }
     }
 
     /// Whether the module at `slot` of block `layer` has a pair of factors.
@@ -52,25 +78,52 @@ impl Factors {
         slot: usize,
         mask: Option<Tensor<3>>,
     ) -> Tensor<2> {
-        let (a, b) = self.pairs[layer][slot].as_ref().expect("the caller asked `adapts`");
+        let pair = self.pair(layer, slot);
+        self.outer(&self.inner(x, pair, mask), pair.b.clone())
+    }
+
+    /// The same for a module that makes queries, keys and values of `heads` heads at once: the rows of its B are
+    /// ordered `[head][q, k, v][head_dim]`.
+    pub(super) fn apply_fused(
+        &self,
+        x: &Tensor<2>,
+        layer: usize,
+        slot: usize,
+        mask: Option<Tensor<3>>,
+        heads: usize,
+    ) -> [Tensor<2>; 3] {
+        let pair = self.pair(layer, slot);
+        let inner = self.inner(x, pair, mask);
+        let [clients, outputs, rank] = pair.b.dims();
+        let width = outputs / heads / 3;
+        let b = pair.b.clone().reshape([clients, heads, 3, width * rank]);
+        [0, 1, 2].map(|part| {
+            let rows = b.clone().narrow(2, part, 1).reshape([clients, heads * width, rank]);
+            self.outer(&inner, rows)
+        })
+    }
+
+    fn pair(&self, layer: usize, slot: usize) -> &Pair {
+        self.pairs[layer][slot].as_ref().expect("the caller asked `adapts`")
+    }
+
+    /// `s·x·Aᵀ`, `[K, rows, rank]`: the scale goes where there is least to multiply.
+    fn inner(&self, x: &Tensor<2>, pair: &Pair, mask: Option<Tensor<3>>) -> Tensor<3> {
         let [total, inputs] = x.dims();
-        let (rows, outputs) = (total / self.clients, b.dims()[1]);
-        let mut x: Tensor<3> = x.clone().reshape([self.clients, rows, inputs]);
+        let mut x: Tensor<3> = x.clone().reshape([self.clients, total / self.clients, inputs]);
         if let Some(mask) = mask {
             x = x * mask;
         }
-        // The scale goes where there is least to multiply.
-        let inner = x.matmul(a.clone().swap_dims(1, 2)) * self.scale.clone();
-        inner.matmul(b.clone().swap_dims(1, 2)).reshape([total, outputs])
+        x.matmul(pair.a.clone().swap_dims(1, 2)) * pair.scale.clone()
     }
 
-    /// The logits `[K·rows, classes]` of the classifier over hidden states `[K·rows, hidden]`; `None` where the
-    /// adapter has no classifier.
-    pub(super) fn classify(&self, hidden: Tensor<2>) -> Option<Tensor<2>> {
-        let score = self.score.as_ref()?;
-        let [total, width] = hidden.dims();
-        let classes = score.dims()[1];
-        let hidden: Tensor<3> = hidden.reshape([self.clients, total / self.clients, width]);
-        Some(hidden.matmul(score.clone().swap_dims(1, 2)).reshape([total, classes]))
+    fn outer(&self, inner: &Tensor<3>, b: Tensor<3>) -> Tensor<2> {
+        let (rows, outputs) = (inner.dims()[1], b.dims()[1]);
+        inner.clone().matmul(b.swap_dims(1, 2)).reshape([self.clients * rows, outputs])
+    }
+
+    /// The classifiers, `[K, classes, hidden]`, where the adapters have any.
+    pub fn score(&self) -> Option<&Tensor<3>> {
+        self.score.as_ref()
     }
 }

@@ -3,19 +3,23 @@
 use burn::tensor::Device;
 
 use super::block::Block;
+use super::bloom::Bloom;
 use super::config::{Config, ConfigError};
 use super::llama::Llama;
+use super::norm::Norm;
 use super::weights::{Checkpoint, Expected, WeightsError};
 
 /// A group of architectures that share one decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// Llama 1 to 3, SmolLM2, `TinyLlama`, and Mistral without a sliding window.
+    /// Llama 1 to 3, SmolLM2, `TinyLlama`, Qwen2, and Mistral without a sliding window.
     Llama,
+    /// BLOOM and BLOOMZ.
+    Bloom,
 }
 
 impl Family {
-    const ALL: [Self; 1] = [Self::Llama];
+    const ALL: [Self; 2] = [Self::Llama, Self::Bloom];
 
     /// The family that an architecture of `config.json` belongs to.
     pub fn of(architecture: &str) -> Option<Self> {
@@ -27,6 +31,11 @@ impl Family {
         self.rules().targets()
     }
 
+    /// What is adapted where nothing else is said, as in PEFT.
+    pub fn default_targets(self) -> &'static [&'static str] {
+        self.rules().default_targets()
+    }
+
     /// All supported architectures, as a list in a sentence.
     pub(super) fn listed() -> String {
         let names = Self::ALL.iter().flat_map(|family| family.rules().architectures());
@@ -36,6 +45,7 @@ impl Family {
     pub(super) fn rules(self) -> &'static dyn Rules {
         match self {
             Self::Llama => &Llama,
+            Self::Bloom => &Bloom,
         }
     }
 }
@@ -48,6 +58,9 @@ pub(super) trait Rules: Sync {
     /// What an adapter may target; the place of a name is its slot.
     fn targets(&self) -> &'static [&'static str];
 
+    /// What PEFT adapts by default.
+    fn default_targets(&self) -> &'static [&'static str];
+
     /// Reads a `config.json`, and refuses what is not supported.
     fn read(&self, json: &[u8]) -> Result<Config, ConfigError>;
 
@@ -57,14 +70,27 @@ pub(super) trait Rules: Sync {
     /// The path of a target in block `layer`.
     fn module(&self, layer: usize, target: &str) -> Option<String>;
 
-    /// The names of the token embeddings, of the last norm's gains and of an untied causal head.
-    fn ends(&self) -> Ends;
+    /// What the names of all tensors but the heads' begin with; a checkpoint of the decoder alone leaves it out.
+    fn prefix(&self) -> &'static str;
 
-    /// Every tensor that the decoder reads; the causal head is not among them.
+    /// The name of the token embeddings, `[vocab, hidden]`.
+    fn embeddings(&self) -> &'static str;
+
+    /// Every tensor that the decoder reads; the heads are not among them.
     fn expected(&self, config: &Config) -> Vec<Expected>;
 
     /// Whether a tensor may stand in a checkpoint although it is not read.
-    fn may_ignore(&self, name: &str) -> bool;
+    fn may_ignore(&self, _name: &str) -> bool {
+        false
+    }
+
+    /// The norm behind the embeddings, if there is one, and the norm before the head.
+    fn norms(
+        &self,
+        config: &Config,
+        checkpoint: &Checkpoint<'_>,
+        device: &Device,
+    ) -> Result<(Option<Norm>, Norm), WeightsError>;
 
     /// Block `layer`, with its weights on `device`.
     fn block(
@@ -74,14 +100,4 @@ pub(super) trait Rules: Sync {
         layer: usize,
         device: &Device,
     ) -> Result<Block, WeightsError>;
-}
-
-/// The names of the tensors before and after the blocks.
-pub(super) struct Ends {
-    /// `[vocab, hidden]`.
-    pub(super) embeddings: &'static str,
-    /// `[hidden]`.
-    pub(super) final_norm: &'static str,
-    /// `[vocab, hidden]`.
-    pub(super) causal_head: &'static str,
 }

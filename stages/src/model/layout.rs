@@ -6,7 +6,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::config::Config;
-use super::lora::LoraConfig;
+use super::lora::{LoraConfig, LoraError, Module};
 use crate::peft::{self, AdapterError, AdapterTensors};
 
 /// What a tensor of an adapter is.
@@ -37,7 +37,7 @@ pub struct Entry {
     pub name: String,
     /// What it is.
     pub part: Part,
-    /// Rows and columns, with the largest rank of the cohort.
+    /// Rows and columns.
     pub shape: [usize; 2],
     /// The index of its first number in the flat vector.
     pub start: usize,
@@ -47,40 +47,62 @@ pub struct Entry {
 #[derive(Clone, Debug)]
 pub struct Layout {
     entries: Vec<Entry>,
+    modules: Vec<Module>,
     length: usize,
     layers: usize,
     slots: usize,
 }
 
 impl Layout {
-    /// The layout of `lora` on a base of `config`, with factors padded to `rank`; `classes` is the height of the
-    /// classifier, 0 for none.
-    pub fn new(config: &Config, lora: &LoraConfig, rank: usize, classes: usize) -> Self {
-        let targets = config.family.targets();
+    /// The layout of `lora` on a base of `config`; `classes` is the height of the classifier, 0 for none.
+    ///
+    /// # Errors
+    /// The base cannot take the adapter.
+    pub fn new(config: &Config, lora: &LoraConfig, classes: usize) -> Result<Self, LoraError> {
+        let modules = lora.modules(config)?;
         let mut list = Vec::new();
-        for layer in lora.adapted(config.layers) {
-            for (slot, target) in targets.iter().enumerate() {
-                let widths = config.linear(target).zip(config.module(layer, target));
-                let wanted = lora.targets.iter().any(|name| name == target);
-                if let Some(((inputs, outputs), module)) = widths.filter(|_| wanted) {
-                    let [a, b] = peft::factor_names(&module);
-                    list.push((a, Part::A { layer, slot }, [rank, inputs]));
-                    list.push((b, Part::B { layer, slot }, [outputs, rank]));
-                }
-            }
+        for &Module { layer, slot, ref path, rank, .. } in &modules {
+            let widths = config.linear(config.family.targets()[slot]);
+            let (inputs, outputs) = widths.expect("a module's slot is that of a target");
+            let [a, b] = peft::factor_names(path);
+            list.push((a, Part::A { layer, slot }, [rank, inputs]));
+            list.push((b, Part::B { layer, slot }, [outputs, rank]));
         }
         if classes > 0 {
             list.push((peft::SCORE.to_owned(), Part::Score, [classes, config.hidden]));
         }
         list.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut length = 0;
-        let entries = list.into_iter().map(|(name, part, shape)| {
-            let start = length;
-            length += shape[0] * shape[1];
-            Entry { name, part, shape, start }
-        });
-        let entries = entries.collect();
-        Self { entries, length, layers: config.layers, slots: targets.len() }
+        let entries =
+            list.into_iter().map(|(name, part, shape)| Entry { name, part, shape, start: 0 });
+        let (layers, slots) = (config.layers, config.family.targets().len());
+        Ok(Self { entries: entries.collect(), modules, length: 0, layers, slots }.placed())
+    }
+
+    /// The layout that has room for each of `layouts`: the factors of each module have the largest of its ranks.
+    /// `None` where they do not have the same tensors.
+    pub fn covering(layouts: &[Self]) -> Option<Self> {
+        let (first, rest) = layouts.split_first()?;
+        let mut wide = first.clone();
+        for other in rest {
+            let same = wide.entries.len() == other.entries.len()
+                && wide.entries.iter().zip(&other.entries).all(|(a, b)| a.name == b.name);
+            if !same {
+                return None;
+            }
+            for (entry, other) in wide.entries.iter_mut().zip(&other.entries) {
+                entry.shape = [0, 1].map(|axis| entry.shape[axis].max(other.shape[axis]));
+            }
+        }
+        Some(wide.placed())
+    }
+
+    fn placed(mut self) -> Self {
+        self.length = 0;
+        for entry in &mut self.entries {
+            entry.start = self.length;
+            self.length += entry.shape[0] * entry.shape[1];
+        }
+        self
     }
 
     /// The tensors, in order.
@@ -101,35 +123,35 @@ impl Layout {
         self.slots
     }
 
-    /// The flat vector of `adapter`, whose factors have rank `rank`, padded with zeros where this layout is wider.
-    pub fn pack(&self, adapter: &AdapterTensors, rank: usize) -> Result<Vec<f32>, AdapterError> {
-        let names: Vec<(&str, [usize; 2])> = self
-            .entries
-            .iter()
-            .map(|entry| (entry.name.as_str(), own_shape(entry, rank)))
-            .collect();
+    /// The modules that are adapted, with the ranks and scales of this adapter itself.
+    pub(super) fn modules(&self) -> &[Module] {
+        &self.modules
+    }
+
+    /// The flat vector of `adapter`, whose own layout is `own`, padded with zeros where this layout is wider.
+    pub fn pack(&self, adapter: &AdapterTensors, own: &Self) -> Result<Vec<f32>, AdapterError> {
+        let names: Vec<(&str, [usize; 2])> =
+            own.entries.iter().map(|entry| (entry.name.as_str(), entry.shape)).collect();
         adapter.check(&names)?;
         let mut flat = vec![0.0; self.length];
-        for entry in &self.entries {
+        for (entry, own) in self.entries.iter().zip(&own.entries) {
             let Some((_, values)) = adapter.get(&entry.name) else {
                 continue;
             };
-            let (own, columns) = (own_shape(entry, rank), entry.shape[1]);
-            for (row, source) in values.chunks_exact(own[1]).enumerate() {
-                let start = entry.start + row * columns;
-                flat[start..start + own[1]].copy_from_slice(source);
+            for (row, source) in values.chunks_exact(own.shape[1]).enumerate() {
+                let start = entry.start + row * entry.shape[1];
+                flat[start..start + own.shape[1]].copy_from_slice(source);
             }
         }
         Ok(flat)
     }
 
-    /// The adapter of rank `rank` that `flat` holds.
-    pub fn unpack(&self, flat: &[f32], rank: usize) -> AdapterTensors {
-        let tensors = self.entries.iter().map(|entry| {
-            let (own, columns) = (own_shape(entry, rank), entry.shape[1]);
-            let rows = flat[entry.start..].chunks(columns).take(own[0]);
-            let values: Vec<f32> = rows.flat_map(|row| &row[..own[1]]).copied().collect();
-            (entry.name.clone(), own, values)
+    /// The adapter with the layout `own` that `flat` holds.
+    pub fn unpack(&self, flat: &[f32], own: &Self) -> AdapterTensors {
+        let tensors = self.entries.iter().zip(&own.entries).map(|(entry, own)| {
+            let rows = flat[entry.start..].chunks(entry.shape[1]).take(own.shape[0]);
+            let values: Vec<f32> = rows.flat_map(|row| &row[..own.shape[1]]).copied().collect();
+            (entry.name.clone(), own.shape, values)
         });
         AdapterTensors::new(tensors)
     }
@@ -148,14 +170,5 @@ impl Layout {
     /// `[K, P]` of the flat vectors of K clients.
     pub fn stack(&self, rows: &[Vec<f32>], device: &Device) -> Tensor<2> {
         Tensor::from_data(TensorData::new(rows.concat(), [rows.len(), self.length]), device)
-    }
-}
-
-/// The shape of a tensor when its adapter has rank `rank`.
-fn own_shape(entry: &Entry, rank: usize) -> [usize; 2] {
-    match entry.part {
-        Part::A { .. } => [rank, entry.shape[1]],
-        Part::B { .. } => [entry.shape[0], rank],
-        Part::Score => entry.shape,
     }
 }

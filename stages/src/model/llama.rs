@@ -3,16 +3,26 @@
 use burn::tensor::Device;
 use serde::Deserialize;
 
-use super::attention::Attention;
-use super::block::{Block, Linear, Mlp, Norm};
-use super::config::{Config, ConfigError, TokenIds};
-use super::family::{Ends, Family, Rules};
+use super::attention::{Attention, Projections};
+use super::block::Block;
+use super::config::{Biases, Config, ConfigError, Position, TokenIds};
+use super::family::{Family, Rules};
+use super::linear::{Affine, Linear};
+use super::mlp::Mlp;
+use super::norm::Norm;
 use super::rope::{Rope, Scaling};
 use super::weights::{Checkpoint, Expected, WeightsError};
 
 /// The architectures of this family.
-const ARCHITECTURES: &[&str] =
-    &["LlamaForCausalLM", "LlamaForSequenceClassification", "MistralForCausalLM"];
+const ARCHITECTURES: &[&str] = &[
+    "LlamaForCausalLM",
+    "LlamaForSequenceClassification",
+    "LlamaModel",
+    "MistralForCausalLM",
+    "MistralForSequenceClassification",
+    "Qwen2ForCausalLM",
+    "Qwen2ForSequenceClassification",
+];
 
 /// What an adapter may target, in the order of their slots.
 const TARGETS: [&str; 7] =
@@ -21,6 +31,8 @@ const TARGETS: [&str; 7] =
 /// The fields of `config.json` that matter here.
 #[derive(Deserialize)]
 struct Fields {
+    #[serde(default)]
+    model_type: String,
     vocab_size: usize,
     hidden_size: usize,
     intermediate_size: usize,
@@ -49,6 +61,10 @@ struct Fields {
     #[serde(default)]
     mlp_bias: bool,
     sliding_window: Option<usize>,
+    /// Qwen2 names a window that it does not use.
+    use_sliding_window: Option<bool>,
+    #[serde(default)]
+    layer_types: Vec<String>,
     partial_rotary_factor: Option<f64>,
     quantization_config: Option<serde_json::Value>,
 }
@@ -78,8 +94,9 @@ fn read(json: &[u8]) -> Result<Config, ConfigError> {
     let fields: Fields = serde_json::from_slice(json)?;
     refuse_unsupported(&fields)?;
     let heads = fields.num_attention_heads;
-    let config = Config {
+    Ok(Config {
         family: Family::Llama,
+        architecture: String::new(),
         vocab: fields.vocab_size,
         hidden: fields.hidden_size,
         inner: fields.intermediate_size,
@@ -88,15 +105,25 @@ fn read(json: &[u8]) -> Result<Config, ConfigError> {
         kv_heads: fields.num_key_value_heads.unwrap_or(heads),
         head_dim: fields.head_dim.unwrap_or(fields.hidden_size / heads.max(1)),
         norm_eps: fields.rms_norm_eps,
-        rope: rope(&fields)?,
+        position: Position::Rotary(rope(&fields)?),
+        biases: biases(&fields),
+        residual_after_norm: false,
         tied: fields.tie_word_embeddings,
-        max_positions: fields.max_position_embeddings,
+        max_positions: Some(fields.max_position_embeddings),
         pad: fields.pad_token_id.0.first().copied(),
         bos: fields.bos_token_id.0.first().copied(),
         eos: fields.eos_token_id.0,
-    };
-    check_sizes(&config)?;
-    Ok(config)
+    })
+}
+
+/// Qwen2 has biases without saying so; in Llama one switch is for all of attention.
+fn biases(fields: &Fields) -> Biases {
+    let attention = fields.attention_bias;
+    Biases {
+        qkv: attention || fields.model_type == "qwen2",
+        output: attention,
+        mlp: fields.mlp_bias,
+    }
 }
 
 fn refuse_unsupported(fields: &Fields) -> Result<(), ConfigError> {
@@ -106,18 +133,16 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ConfigError> {
         None | Some("silu" | "swish") => {}
         Some(other) => return refuse("hidden_act", other.to_owned(), "it must be `silu`"),
     }
-    if fields.attention_bias {
-        return refuse("attention_bias", "true".to_owned(), "projections have no bias here");
-    }
-    if fields.mlp_bias {
-        return refuse("mlp_bias", "true".to_owned(), "projections have no bias here");
-    }
-    if let Some(window) = fields.sliding_window {
+    let unused = fields.use_sliding_window == Some(false);
+    if let Some(window) = fields.sliding_window.filter(|_| !unused) {
         return refuse(
             "sliding_window",
             window.to_string(),
             "attention is over the whole sequence",
         );
+    }
+    if let Some(kind) = fields.layer_types.iter().find(|kind| *kind != "full_attention") {
+        return refuse("layer_types", kind.clone(), "attention is over the whole sequence");
     }
     if let Some(share) = fields.partial_rotary_factor.filter(|share| *share < 1.0) {
         return refuse("partial_rotary_factor", share.to_string(), "whole heads are rotated");
@@ -164,30 +189,8 @@ fn rope(fields: &Fields) -> Result<Rope, ConfigError> {
     Ok(Rope { theta: scaling.rope_theta.unwrap_or(fields.rope_theta), scaling: kind })
 }
 
-fn check_sizes(config: &Config) -> Result<(), ConfigError> {
-    let wrong = |what: String| Err(ConfigError::Inconsistent(what));
-    let sizes = [config.vocab, config.hidden, config.inner, config.layers, config.heads];
-    if sizes.contains(&0) || config.kv_heads == 0 || config.head_dim == 0 {
-        return wrong("a size is 0".to_owned());
-    }
-    if !config.heads.is_multiple_of(config.kv_heads) {
-        return wrong(format!(
-            "{} heads do not share {} key and value heads evenly",
-            config.heads, config.kv_heads
-        ));
-    }
-    if !config.head_dim.is_multiple_of(2) {
-        return wrong(format!("a head of width {} has no halves to rotate", config.head_dim));
-    }
-    if !(config.norm_eps.is_finite() && config.rope.theta.is_finite() && config.rope.theta > 0.0) {
-        return wrong("`rms_norm_eps` or `rope_theta` is not a usable number".to_owned());
-    }
-    Ok(())
-}
-
 const EMBEDDINGS: &str = "model.embed_tokens.weight";
 const FINAL_NORM: &str = "model.norm.weight";
-const CAUSAL_HEAD: &str = "lm_head.weight";
 
 /// The family itself.
 pub(super) struct Llama;
@@ -199,6 +202,10 @@ impl Rules for Llama {
 
     fn targets(&self) -> &'static [&'static str] {
         &TARGETS
+    }
+
+    fn default_targets(&self) -> &'static [&'static str] {
+        &["q_proj", "v_proj"]
     }
 
     fn read(&self, json: &[u8]) -> Result<Config, ConfigError> {
@@ -226,8 +233,12 @@ impl Rules for Llama {
         Some(format!("model.layers.{layer}.{part}.{target}"))
     }
 
-    fn ends(&self) -> Ends {
-        Ends { embeddings: EMBEDDINGS, final_norm: FINAL_NORM, causal_head: CAUSAL_HEAD }
+    fn prefix(&self) -> &'static str {
+        "model."
+    }
+
+    fn embeddings(&self) -> &'static str {
+        EMBEDDINGS
     }
 
     fn expected(&self, config: &Config) -> Vec<Expected> {
@@ -244,14 +255,26 @@ impl Rules for Llama {
                 let widths = self.linear(config, target).zip(self.module(layer, target));
                 let ((inputs, outputs), path) = widths.expect("every target is known");
                 list.push(Expected::new(format!("{path}.weight"), &[outputs, inputs]));
+                if has_bias(config, target) {
+                    list.push(Expected::new(format!("{path}.bias"), &[outputs]));
+                }
             }
         }
         list
     }
 
     fn may_ignore(&self, name: &str) -> bool {
-        // Old checkpoints carry the rotary frequencies; a head is not read by every task.
-        name == CAUSAL_HEAD || name == "score.weight" || name.ends_with(".rotary_emb.inv_freq")
+        // Old checkpoints carry the rotary frequencies.
+        name.ends_with(".rotary_emb.inv_freq")
+    }
+
+    fn norms(
+        &self,
+        config: &Config,
+        checkpoint: &Checkpoint<'_>,
+        device: &Device,
+    ) -> Result<(Option<Norm>, Norm), WeightsError> {
+        Ok((None, Norm::rms(checkpoint.vector(FINAL_NORM, device)?, config.norm_eps)))
     }
 
     fn block(
@@ -262,21 +285,35 @@ impl Rules for Llama {
         device: &Device,
     ) -> Result<Block, WeightsError> {
         let linear = |slot: usize| -> Result<Linear, WeightsError> {
-            let path = self.module(layer, TARGETS[slot]).expect("every target is known");
-            Ok(Linear::new(slot, checkpoint.matrix(&format!("{path}.weight"), device)?))
+            let target = TARGETS[slot];
+            let path = self.module(layer, target).expect("every target is known");
+            let weight = checkpoint.matrix(&format!("{path}.weight"), device)?;
+            let bias = has_bias(config, target)
+                .then(|| checkpoint.vector(&format!("{path}.bias"), device));
+            Ok(Linear::new(slot, Affine::new(weight, bias.transpose()?)))
         };
         let norm = |name: &str| -> Result<Norm, WeightsError> {
             let gains =
                 checkpoint.vector(&format!("model.layers.{layer}.{name}.weight"), device)?;
-            Ok(Norm::new(gains, config.norm_eps))
+            Ok(Norm::rms(gains, config.norm_eps))
         };
-        let projections = [linear(0)?, linear(1)?, linear(2)?, linear(3)?];
+        let projections =
+            Projections::Apart { query: linear(0)?, key: linear(1)?, value: linear(2)? };
         Ok(Block {
             attention_norm: norm("input_layernorm")?,
-            attention: Attention::new(config, projections, device),
+            attention: Attention::new(config, projections, linear(3)?, device),
             mlp_norm: norm("post_attention_layernorm")?,
-            mlp: Mlp { gate: linear(4)?, up: linear(5)?, down: linear(6)? },
+            mlp: Mlp::Gated { gate: linear(4)?, up: linear(5)?, down: linear(6)? },
+            residual_after_norm: config.residual_after_norm,
         })
+    }
+}
+
+fn has_bias(config: &Config, target: &str) -> bool {
+    match target {
+        "q_proj" | "k_proj" | "v_proj" => config.biases.qkv,
+        "o_proj" => config.biases.output,
+        _ => config.biases.mlp,
     }
 }
 
@@ -308,7 +345,8 @@ mod tests {
         ));
         let (old, new) = (old.unwrap(), new.unwrap());
         assert_eq!(old, new);
-        assert_eq!(old.rope, Rope { theta: 5e5, scaling: Scaling::Linear { factor: 2.0 } });
+        let rope = Rope { theta: 5e5, scaling: Scaling::Linear { factor: 2.0 } };
+        assert_eq!(old.position, Position::Rotary(rope));
         assert_eq!((old.kv_heads, old.head_dim), (4, 4));
         assert_eq!(old.linear("gate_proj"), Some((16, 24)));
         assert_eq!(old.linear("query_key_value"), None);
@@ -322,14 +360,24 @@ mod tests {
     }
 
     #[test]
+    fn biases_are_where_the_architecture_has_them() {
+        let biases = |change: &str| Config::parse(&text(change)).unwrap().biases;
+        assert_eq!(biases("{}"), Biases::default());
+        let all = biases(r#"{"attention_bias": true, "mlp_bias": true}"#);
+        assert_eq!(all, Biases { qkv: true, output: true, mlp: true });
+        let qwen = r#"{"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2",
+            "sliding_window": 4096, "use_sliding_window": false}"#;
+        assert_eq!(biases(qwen), Biases { qkv: true, output: false, mlp: false });
+    }
+
+    #[test]
     fn what_is_not_supported_is_refused_by_name() {
         for (change, sentence) in [
             (
                 r#"{"architectures": ["GPT2LMHeadModel"]}"#,
                 "architecture `GPT2LMHeadModel` is not supported; supported are `LlamaForCausalLM`",
             ),
-            (r#"{"attention_bias": true}"#, "`attention_bias: true` in config.json"),
-            (r#"{"mlp_bias": true}"#, "`mlp_bias: true` in config.json"),
+            (r#"{"layer_types": ["sliding_attention"]}"#, "`layer_types: sliding_attention`"),
             (r#"{"hidden_act": "gelu"}"#, "`hidden_act: gelu` in config.json"),
             (r#"{"sliding_window": 4096}"#, "`sliding_window: 4096` in config.json"),
             (r#"{"rope_scaling": {"rope_type": "yarn"}}"#, "`rope_type: yarn` in config.json"),

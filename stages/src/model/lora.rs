@@ -1,9 +1,12 @@
 //! What a user says of a LoRA adapter, and whether a base can take it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::config::Config;
+use super::targets::{Targets, of_patterns};
 
 /// Why a base cannot take an adapter.
 #[derive(Debug, Error, PartialEq)]
@@ -31,11 +34,47 @@ pub enum LoraError {
     /// No target, or one twice.
     #[error("`targets` {0}")]
     Targets(String),
+    /// A pattern is not a regular expression.
+    #[error("`{pattern}` is no regular expression: {reason}")]
+    Regex {
+        /// The field that has it.
+        field: &'static str,
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A pattern that nothing matches.
+    #[error("`{pattern}` matches no module; the path of one is `{example}`")]
+    NoMatch {
+        /// The field that has it.
+        field: &'static str,
+        /// The pattern.
+        pattern: String,
+        /// What such a pattern is matched with.
+        example: String,
+    },
+    /// Two patterns for one module.
+    #[error("two patterns match `{path}`; let only one of them match it")]
+    TwoMatch {
+        /// The field that has them.
+        field: &'static str,
+        /// The module.
+        path: String,
+    },
     /// More blocks than the base has.
     #[error("`layers: Last({last})` does not fit a base of {layers} blocks")]
     Layers {
         /// The number of blocks asked for.
         last: usize,
+        /// The number of blocks of the base.
+        layers: usize,
+    },
+    /// A block that the base does not have, or none.
+    #[error("`layers` {what}; the blocks of the base are 0 to {}", layers.saturating_sub(1))]
+    Only {
+        /// What is wrong.
+        what: String,
         /// The number of blocks of the base.
         layers: usize,
     },
@@ -45,9 +84,12 @@ impl LoraError {
     /// The field of [`LoraConfig`] that is to blame.
     pub fn field(&self) -> &'static str {
         match self {
-            Self::Range { field, .. } => field,
+            Self::Range { field, .. }
+            | Self::Regex { field, .. }
+            | Self::NoMatch { field, .. }
+            | Self::TwoMatch { field, .. } => field,
             Self::Target { .. } | Self::Targets(_) => "targets",
-            Self::Layers { .. } => "layers",
+            Self::Layers { .. } | Self::Only { .. } => "layers",
         }
     }
 }
@@ -56,14 +98,43 @@ fn hint(nearest: Option<&str>) -> String {
     nearest.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
 }
 
-/// Which blocks are adapted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Which blocks are adapted: PEFT's `layers_to_transform`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Layers {
     /// Every block.
     #[default]
     All,
     /// The last so many blocks.
     Last(usize),
+    /// These blocks, counted from 0.
+    Only(Vec<usize>),
+}
+
+impl Layers {
+    /// Whether the block `layer` of `layers` is meant.
+    fn has(&self, layer: usize, layers: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Last(last) => layer + last >= layers,
+            Self::Only(list) => list.contains(&layer),
+        }
+    }
+
+    fn check(&self, layers: usize) -> Result<(), LoraError> {
+        let wrong = |what: String| Err(LoraError::Only { what, layers });
+        match self {
+            Self::Last(last) if *last == 0 || *last > layers => {
+                Err(LoraError::Layers { last: *last, layers })
+            }
+            Self::Only(list) if list.is_empty() => wrong("is empty".to_owned()),
+            Self::Only(list) => match list.iter().find(|&&layer| layer >= layers) {
+                Some(layer) => wrong(format!("names block {layer}")),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
 }
 
 /// How the factor A begins; B always begins at zero.
@@ -76,7 +147,8 @@ pub enum Init {
     Gaussian,
 }
 
-/// A LoRA adapter: `y = x·W + s·(x·Aᵀ)·Bᵀ`, with A `[rank, in]`, B `[out, rank]` and `s = alpha / rank`.
+/// A LoRA adapter: `y = x·W + s·(x·Aᵀ)·Bᵀ`, with A `[rank, in]`, B `[out, rank]` and `s = alpha / rank` (Hu et al.
+/// 2021, 2106.09685), as PEFT has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename = "Lora", deny_unknown_fields)]
 pub struct LoraConfig {
@@ -85,13 +157,19 @@ pub struct LoraConfig {
     /// The numerator of the scale.
     #[serde(default = "alpha")]
     pub alpha: f64,
-    /// The linear modules that are adapted.
-    #[serde(default = "targets")]
-    pub targets: Vec<String>,
+    /// The linear modules that are adapted; what PEFT takes for the family unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<Targets>,
+    /// Other ranks for the modules whose path ends in a match of a pattern.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rank_pattern: BTreeMap<String, usize>,
+    /// Other alphas, likewise.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub alpha_pattern: BTreeMap<String, f64>,
     /// The share of A's input that is dropped in training.
     #[serde(default)]
     pub dropout: f64,
-    /// Whether the scale is `alpha / √rank` instead.
+    /// Whether the scale is `alpha / √rank` instead (Kalajdzievski 2023, 2312.03732).
     #[serde(default)]
     pub rslora: bool,
     /// The blocks that are adapted.
@@ -106,8 +184,19 @@ fn alpha() -> f64 {
     16.0
 }
 
-fn targets() -> Vec<String> {
-    ["q_proj", "v_proj"].map(str::to_owned).to_vec()
+/// A module of a base that is adapted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Module {
+    /// The block.
+    pub layer: usize,
+    /// The module's place among the family's targets.
+    pub slot: usize,
+    /// Its path in the base: `model.layers.3.self_attn.q_proj`.
+    pub path: String,
+    /// Its own rank.
+    pub rank: usize,
+    /// The factor `s` between the product of its factors and what that adds.
+    pub scale: f64,
 }
 
 impl LoraConfig {
@@ -116,7 +205,9 @@ impl LoraConfig {
         Self {
             rank,
             alpha: alpha(),
-            targets: targets(),
+            targets: None,
+            rank_pattern: BTreeMap::new(),
+            alpha_pattern: BTreeMap::new(),
             dropout: 0.0,
             rslora: false,
             layers: Layers::All,
@@ -124,64 +215,115 @@ impl LoraConfig {
         }
     }
 
-    /// The factor `s` between the adapter's product and what it adds.
-    pub fn scale(&self) -> f64 {
-        let rank = self.rank as f64;
-        self.alpha / if self.rslora { rank.sqrt() } else { rank }
+    /// The modules that are adapted, block after block, each block's in the order of the family's targets.
+    ///
+    /// # Errors
+    /// A base of `config` cannot take this adapter.
+    pub fn modules(&self, config: &Config) -> Result<Vec<Module>, LoraError> {
+        self.check_numbers()?;
+        self.layers.check(config.layers)?;
+        let known = config.family.targets();
+        let places = (0..config.layers)
+            .filter(|&layer| self.layers.has(layer, config.layers))
+            .flat_map(|layer| (0..known.len()).map(move |slot| (layer, slot)));
+        let all: Vec<(usize, usize, String)> = places
+            .filter_map(|(layer, slot)| Some((layer, slot, config.module(layer, known[slot])?)))
+            .collect();
+        let paths: Vec<String> = all.iter().map(|(.., path)| path.clone()).collect();
+        let default = Targets::names(config.family.default_targets());
+        let meant = self.targets.as_ref().unwrap_or(&default).of(&paths, known)?;
+        let kept: Vec<(usize, usize, String)> = all
+            .into_iter()
+            .zip(meant)
+            .filter(|(_, meant)| *meant)
+            .map(|(place, _)| place)
+            .collect();
+        let paths: Vec<String> = kept.iter().map(|(.., path)| path.clone()).collect();
+        let ranks = of_patterns("rank_pattern", self.rank_pattern.clone(), &paths)?;
+        let alphas = of_patterns("alpha_pattern", self.alpha_pattern.clone(), &paths)?;
+        let own = ranks.into_iter().zip(alphas);
+        let modules = kept.into_iter().zip(own).map(|((layer, slot, path), (rank, alpha))| {
+            let rank = rank.unwrap_or(self.rank);
+            let scale = self.scale(rank, alpha.unwrap_or(self.alpha));
+            Module { layer, slot, path, rank, scale }
+        });
+        Ok(modules.collect())
+    }
+
+    fn scale(&self, rank: usize, alpha: f64) -> f64 {
+        let rank = rank as f64;
+        alpha / if self.rslora { rank.sqrt() } else { rank }
     }
 
     /// Whether a base of `config` can take this adapter.
     pub fn check(&self, config: &Config) -> Result<(), LoraError> {
-        self.check_numbers()?;
-        match self.layers {
-            Layers::Last(last) if last == 0 || last > config.layers => {
-                return Err(LoraError::Layers { last, layers: config.layers });
-            }
-            _ => {}
-        }
-        self.check_targets(config.family.targets())
+        self.modules(config).map(drop)
     }
 
     /// Whether the numbers lie in their ranges, whatever the base is.
     pub fn check_numbers(&self) -> Result<(), LoraError> {
         let range = |field, value, expected| Err(LoraError::Range { field, value, expected });
-        if self.rank == 0 {
-            return range("rank", 0.0, "it is at least 1");
-        }
-        if !(self.alpha.is_finite() && self.alpha > 0.0) {
-            return range("alpha", self.alpha, "it is above 0");
-        }
+        let ranks = |field, rank| match rank {
+            0 => range(field, 0.0, "it is at least 1"),
+            _ => Ok(()),
+        };
+        let alphas = |field, alpha: f64| {
+            if alpha.is_finite() && alpha > 0.0 {
+                return Ok(());
+            }
+            range(field, alpha, "it is above 0")
+        };
+        ranks("rank", self.rank)?;
+        self.rank_pattern.values().try_for_each(|&rank| ranks("rank_pattern", rank))?;
+        alphas("alpha", self.alpha)?;
+        self.alpha_pattern.values().try_for_each(|&alpha| alphas("alpha_pattern", alpha))?;
         if !(0.0..1.0).contains(&self.dropout) {
             return range("dropout", self.dropout, "it is at least 0 and below 1");
         }
         Ok(())
     }
+}
 
-    fn check_targets(&self, known: &'static [&'static str]) -> Result<(), LoraError> {
-        if self.targets.is_empty() {
-            return Err(LoraError::Targets("is empty; an adapter needs at least one".to_owned()));
-        }
-        for (at, target) in self.targets.iter().enumerate() {
-            if !known.contains(&target.as_str()) {
-                let near = known.iter().map(|name| (strsim::jaro_winkler(name, target), *name));
-                let near = near.filter(|(score, _)| *score > 0.7);
-                let nearest =
-                    near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name.to_owned());
-                let target = target.clone();
-                return Err(LoraError::Target { target, nearest, known: known.to_vec() });
-            }
-            if self.targets[..at].contains(target) {
-                return Err(LoraError::Targets(format!("names `{target}` twice")));
-            }
-        }
-        Ok(())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tiny;
+
+    #[test]
+    fn every_module_has_its_own_rank_and_scale() {
+        let lora = LoraConfig {
+            targets: Some(Targets::names(&["q_proj", "v_proj"])),
+            rank_pattern: [("v_proj".to_owned(), 4)].into(),
+            alpha_pattern: [(r"layers\.2\..*".to_owned(), 32.0)].into(),
+            layers: Layers::Only(vec![2, 0]),
+            ..LoraConfig::of_rank(8)
+        };
+        let modules = lora.modules(&tiny::config()).unwrap();
+        let found: Vec<_> = modules.iter().map(|m| (m.layer, m.slot, m.rank, m.scale)).collect();
+        assert_eq!(found, [(0, 0, 8, 2.0), (0, 2, 4, 4.0), (2, 0, 8, 4.0), (2, 2, 4, 8.0)]);
+        let rslora = LoraConfig { rslora: true, ..lora };
+        assert_eq!(rslora.modules(&tiny::config()).unwrap()[1].scale, 8.0);
     }
 
-    /// The adapted blocks of a base of `layers` blocks.
-    pub fn adapted(&self, layers: usize) -> std::ops::Range<usize> {
-        match self.layers {
-            Layers::All => 0..layers,
-            Layers::Last(last) => layers.saturating_sub(last)..layers,
-        }
+    #[test]
+    fn what_the_base_cannot_take_is_refused() {
+        let fault = |lora: LoraConfig| {
+            let fault = lora.check(&tiny::config()).unwrap_err();
+            (fault.field(), fault.to_string())
+        };
+        let of = || LoraConfig::of_rank(8);
+        let (field, text) = fault(LoraConfig { layers: Layers::Only(vec![3]), ..of() });
+        assert_eq!(
+            (field, text.as_str()),
+            ("layers", "`layers` names block 3; the blocks of the base are 0 to 2")
+        );
+        assert_eq!(fault(LoraConfig { layers: Layers::Only(vec![]), ..of() }).0, "layers");
+        assert_eq!(fault(LoraConfig { layers: Layers::Last(4), ..of() }).0, "layers");
+        let ranks = [("q_proj".to_owned(), 0)].into();
+        assert_eq!(fault(LoraConfig { rank_pattern: ranks, ..of() }).0, "rank_pattern");
+        let ranks = [("k_proj".to_owned(), 2)].into();
+        let (field, text) = fault(LoraConfig { rank_pattern: ranks, ..of() });
+        assert_eq!(field, "rank_pattern");
+        assert!(text.contains("`k_proj` matches no module"), "{text}");
     }
 }

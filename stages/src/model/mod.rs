@@ -1,95 +1,134 @@
 //! A pre-norm decoder of plain tensors: the frozen base, shared by reference, and the adapters over it.
 //!
-//! A family file (`llama.rs`) says how `config.json` and a checkpoint's names map onto the decoder. Frozen weights
+//! A family file (`llama.rs`, `bloom.rs`) says how `config.json` and a checkpoint's names map onto the decoder. Frozen weights
 //! lie on the plain device; only what is trained is on the autodiff device, so nothing below the first adapted
 //! module keeps a graph.
 
+mod alibi;
 mod attention;
 mod batch;
 mod block;
+mod bloom;
 mod config;
 mod dropout;
 mod factors;
 mod family;
 mod layout;
+mod linear;
 mod llama;
 mod lora;
+mod mlp;
+mod norm;
 #[cfg(test)]
 mod parity_tests;
+mod positions;
 #[cfg(test)]
 pub(crate) mod recorded;
 mod rope;
+mod targets;
 #[cfg(test)]
 pub(crate) mod tiny;
+mod vocabulary;
 mod weights;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
-pub use batch::{Batch, Example};
-pub use config::{Config, ConfigError};
+pub use batch::{Batch, Read, Row};
+pub use config::{Biases, Config, ConfigError, Position};
 pub use dropout::Dropout;
 pub use factors::Factors;
 pub use family::Family;
 pub use layout::{Entry, Layout, Part};
-pub use lora::{Init, Layers, LoraConfig, LoraError};
+pub use lora::{Init, Layers, LoraConfig, LoraError, Module};
 pub use rope::{Rope, Scaling};
+pub use targets::{ALL_LINEAR, Targets};
+pub use vocabulary::{Likelihood, likelihood, read_classes};
 pub(crate) use weights::widen;
 pub use weights::{
     Checkpoint, INDEX_FILE, NamedFile, SINGLE_FILE, WeightsError, check_header, header_length,
     shard_names,
 };
 
-use block::{Block, Norm, Pass, Rows};
-use rope::Positions;
+use block::{Block, Pass, Rows};
+use norm::Norm;
+use positions::Positions;
+use weights::{CAUSAL_HEAD, Expected};
 
 /// The frozen weights of a base model, f32 on one plain device.
 pub struct Base {
     config: Config,
     device: Device,
     embeddings: Tensor<2>,
+    embedding_norm: Option<Norm>,
     blocks: Vec<Block>,
     final_norm: Norm,
-    frequencies: Vec<f32>,
+    causal_head: OnceLock<Tensor<2>>,
     /// What attention needs for each width met so far.
     positions: Mutex<BTreeMap<usize, Positions>>,
 }
 
 impl Base {
-    /// Reads the weights of a base; a causal head is not read, see [`Base::causal_head`].
+    /// Reads the weights of a base; a causal head of its own is read when [`Base::load_causal_head`] asks for it.
     ///
     /// # Errors
     /// Tensors that are missing, unexpected or misshapen are named, all in one error.
     pub fn load(
         config: Config,
-        checkpoint: &Checkpoint<'_>,
+        checkpoint: Checkpoint<'_>,
         device: &Device,
     ) -> Result<Self, WeightsError> {
         let rules = config.family.rules();
-        checkpoint.check(&rules.expected(&config), &|name| rules.may_ignore(name))?;
+        let checkpoint = checkpoint.with_prefix(rules.prefix());
+        let mut expected = rules.expected(&config);
+        if !config.tied && checkpoint.has(CAUSAL_HEAD) {
+            expected.push(Expected::new(CAUSAL_HEAD, &[config.vocab, config.hidden]));
+        }
+        checkpoint.check(&expected, &|name| rules.may_ignore(name))?;
         let blocks =
-            (0..config.layers).map(|layer| rules.block(&config, checkpoint, layer, device));
-        let ends = rules.ends();
+            (0..config.layers).map(|layer| rules.block(&config, &checkpoint, layer, device));
+        let blocks = blocks.collect::<Result<_, _>>()?;
+        let (embedding_norm, final_norm) = rules.norms(&config, &checkpoint, device)?;
+        let embeddings = checkpoint.matrix(rules.embeddings(), device)?;
+        let causal_head = OnceLock::new();
+        if config.tied {
+            causal_head.get_or_init(|| embeddings.clone());
+        }
         Ok(Self {
-            embeddings: checkpoint.matrix(ends.embeddings, device)?,
-            blocks: blocks.collect::<Result<_, _>>()?,
-            final_norm: Norm::new(checkpoint.vector(ends.final_norm, device)?, config.norm_eps),
-            frequencies: config.rope.frequencies(config.head_dim),
+            embeddings,
+            embedding_norm,
+            blocks,
+            final_norm,
+            causal_head,
             positions: Mutex::default(),
             device: device.clone(),
             config,
         })
     }
 
+    /// Whether [`Base::causal_head`] can be asked for.
+    pub fn has_causal_head(&self) -> bool {
+        self.causal_head.get().is_some()
+    }
+
+    /// Reads the causal head of a base that is not tied, from the checkpoint that the base was read from.
+    ///
+    /// # Errors
+    /// The checkpoint has none: it is that of a classifier, or of the decoder alone.
+    pub fn load_causal_head(&self, checkpoint: &Checkpoint<'_>) -> Result<(), WeightsError> {
+        let head = checkpoint.matrix(CAUSAL_HEAD, &self.device)?;
+        self.causal_head.get_or_init(|| head);
+        Ok(())
+    }
+
     /// The matrix `[vocab, hidden]` that turns hidden states into logits over tokens.
-    pub fn causal_head(&self, checkpoint: &Checkpoint<'_>) -> Result<Tensor<2>, WeightsError> {
-        let name = self.config.family.rules().ends().causal_head;
-        if self.config.tied {
-            return Ok(self.embeddings.clone());
-        }
-        checkpoint.matrix(name, &self.device)
+    ///
+    /// # Panics
+    /// Where the base is not tied and its head was not loaded.
+    pub fn causal_head(&self) -> &Tensor<2> {
+        self.causal_head.get().expect("a causal task loads the head with the base")
     }
 
     /// The sizes of this base.
@@ -102,18 +141,25 @@ impl Base {
         &self.device
     }
 
-    /// The logits `[K·b, classes]` of the adapters' classifiers, at the last token of each row.
+    /// The rows of the causal head `[labels, hidden]` of labels that are one token each.
     ///
     /// # Panics
-    /// Where `factors` have no classifier; [`Layout`] says whether they have.
-    pub fn classify(
+    /// Where a label has no token, or the head was not loaded.
+    pub fn label_rows(&self, labels: &[Vec<u32>]) -> Tensor<2> {
+        let ids: Vec<i32> = labels.iter().map(|label| label[0].cast_signed()).collect();
+        let ids = TensorData::new(ids, [labels.len()]);
+        let ids: Tensor<1, Int> = Tensor::from_data(ids, &self.device);
+        self.causal_head().clone().select(0, ids)
+    }
+
+    /// The hidden states `[K·q, hidden]` after the last norm, of the tokens that a head reads.
+    pub fn read(
         &self,
         batch: &Batch,
-        factors: &Factors,
+        factors: Option<&Factors>,
         dropout: Option<&Dropout>,
     ) -> Tensor<2> {
-        let hidden = self.run(batch, Some(factors), dropout, Rows::Read, None);
-        factors.classify(hidden).expect("a classifier was asked for of an adapter that has one")
+        self.run(batch, factors, dropout, Rows::Read, None)
     }
 
     /// The hidden states `[K·b·s, hidden]` after the last norm; those of padding mean nothing.
@@ -139,6 +185,9 @@ impl Base {
     ) -> Tensor<2> {
         let positions = self.positions(batch.width());
         let mut x = self.embeddings.clone().select(0, batch.ids.clone());
+        if let Some(norm) = &self.embedding_norm {
+            x = norm.forward(&x);
+        }
         for (layer, block) in self.blocks.iter().enumerate() {
             if let Some(trace) = trace.as_deref_mut() {
                 trace.push(x.clone());
@@ -153,7 +202,7 @@ impl Base {
 
     fn positions(&self, width: usize) -> Positions {
         let mut met = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || Positions::new(&self.frequencies, width, &self.device);
+        let make = || Positions::new(&self.config, width, &self.device);
         met.entry(width).or_insert_with(make).clone()
     }
 }

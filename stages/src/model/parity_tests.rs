@@ -7,23 +7,24 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 
 use super::recorded::{Recorded, apart};
+use super::tiny::{BLOOM, LLAMA, Tiny};
 use super::{
-    Base, Batch, Checkpoint, Config, Example, Factors, Layout, LoraConfig, NamedFile, SINGLE_FILE,
-    tiny,
+    Base, Batch, Checkpoint, Config, Factors, Layout, LoraConfig, NamedFile, SINGLE_FILE,
+    read_classes,
 };
 use crate::local_train::{Client, LocalNumbers, Optimizer, Trainer};
+use crate::objective::Objective;
 use crate::peft::{AdapterTensors, SCORE};
 
 /// A base with the folder of what was recorded of it.
 struct Case {
     base: Base,
-    causal_head: Tensor<2>,
     folder: PathBuf,
 }
 
 impl Case {
-    fn tiny() -> Self {
-        Self::open(&tiny::path(""), tiny::path(""))
+    fn tiny(model: Tiny) -> Self {
+        Self { base: model.base(), folder: model.path("") }
     }
 
     /// The real model, where two variables name its folder and that of its recordings.
@@ -37,17 +38,13 @@ impl Case {
             eprintln!("skipped: FEDPIPE_SMOLLM2 and FEDPIPE_ORACLES do not name folders");
             return None;
         };
-        Some(Self::open(Path::new(&model), PathBuf::from(oracles)))
-    }
-
-    fn open(model: &Path, folder: PathBuf) -> Self {
+        let model = Path::new(&model);
         let bytes = std::fs::read(model.join(SINGLE_FILE)).unwrap();
         let config = Config::parse(&std::fs::read(model.join("config.json")).unwrap()).unwrap();
         let files = [NamedFile { name: SINGLE_FILE, bytes: &bytes }];
         let checkpoint = Checkpoint::open(&files).unwrap();
-        let base = Base::load(config, &checkpoint, &Device::flex()).unwrap();
-        let causal_head = base.causal_head(&checkpoint).unwrap();
-        Self { base, causal_head, folder }
+        let base = Base::load(config, checkpoint, &Device::flex()).unwrap();
+        Some(Self { base, folder: PathBuf::from(oracles) })
     }
 
     fn recorded(&self, name: &str) -> Recorded {
@@ -55,15 +52,14 @@ impl Case {
     }
 
     fn batch(&self, rows: &[Vec<u32>]) -> Batch {
-        let rows: Vec<_> = rows.iter().map(|tokens| Example { tokens, label: 0 }).collect();
-        Batch::new(&[rows], self.base.config().pad, self.base.device())
+        super::recorded::batch(rows, &vec![0; rows.len()], &self.base)
     }
 
     fn factors(&self, adapter: &AdapterTensors) -> Factors {
         let lora = LoraConfig::of_rank(8);
-        let layout = Layout::new(self.base.config(), &lora, 8, adapter.classes());
-        let flat = layout.stack(&[layout.pack(adapter, 8).unwrap()], self.base.device());
-        Factors::new(&layout, &layout.split(&flat), &[lora.scale()], self.base.device())
+        let layout = Layout::new(self.base.config(), &lora, adapter.classes()).unwrap();
+        let flat = layout.stack(&[layout.pack(adapter, &layout).unwrap()], self.base.device());
+        Factors::new(&layout, &layout.split(&flat), &[&layout], self.base.device())
     }
 
     fn adapter(&self, name: &str) -> AdapterTensors {
@@ -80,7 +76,7 @@ impl Case {
 
     /// The logits over tokens of every token, `[b·s, vocab]`.
     fn causal(&self, batch: &Batch, factors: Option<&Factors>) -> Tensor<2> {
-        self.base.hidden(batch, factors).matmul(self.causal_head.clone().transpose())
+        self.base.hidden(batch, factors).matmul(self.base.causal_head().clone().transpose())
     }
 
     /// The classifier's logits, with an adapter that is nothing but the recorded classifier.
@@ -90,6 +86,7 @@ impl Case {
         let score = (SCORE.to_owned(), [shape[0], shape[1]], values);
         let mut tensors: Vec<_> =
             crate::peft::init_adapter(self.base.config(), &LoraConfig::of_rank(8), 0, 1)
+                .unwrap()
                 .iter()
                 .map(|(name, shape, values)| (name.to_owned(), shape, values.to_vec()))
                 .collect();
@@ -99,23 +96,24 @@ impl Case {
     }
 
     fn classifier(&self, rows: &[Vec<u32>], factors: &Factors, recorded: &str) -> f32 {
-        let logits = self.base.classify(&self.batch(rows), factors, None);
+        let hidden = self.base.read(&self.batch(rows), Some(factors), None);
+        let logits = read_classes(hidden, factors.score().unwrap());
         let logits = logits.try_into_vec_as::<f32>().unwrap();
         apart(&logits, &self.recorded(recorded).floats("logits").1)
     }
 }
 
-#[test]
-fn hidden_states_and_causal_logits_of_the_tiny_model() {
-    let case = Case::tiny();
+fn hidden_states_and_causal_logits(model: Tiny) {
+    let case = Case::tiny(model);
     let causal = case.recorded("causal.safetensors");
     let rows = causal.rows("input_ids", "attention_mask");
     let batch = case.batch(&rows);
     assert_eq!(batch.width(), 40);
+    let width = case.base.config().hidden;
     for (layer, hidden) in case.base.hidden_by_layer(&batch, None).iter().enumerate() {
         let (_, recorded) = causal.floats(&format!("hidden.{layer}"));
         for row in 0..rows.len() {
-            let far = Case::row_apart(hidden, &batch, row, &recorded[row * 40 * 48..]);
+            let far = Case::row_apart(hidden, &batch, row, &recorded[row * 40 * width..]);
             assert!(far < 1e-4, "hidden.{layer}, row {row}: {far}");
         }
     }
@@ -133,15 +131,34 @@ fn hidden_states_and_causal_logits_of_the_tiny_model() {
     assert!(Case::row_apart(&plain, &batch, 3, &recorded) > 1e-2, "the adapter does something");
 }
 
-#[test]
-fn classifier_logits_of_the_tiny_model() {
-    let case = Case::tiny();
+fn classifier_logits(model: Tiny) {
+    let case = Case::tiny(model);
     let rows = case.recorded("causal.safetensors").rows("input_ids", "attention_mask");
     let far = case.plain_classifier(&rows);
     assert!(far < 2e-5, "{far}");
     let factors = case.factors(&case.adapter("lora_seqcls/adapter_model.safetensors"));
     let far = case.classifier(&rows, &factors, "lora_seqcls.safetensors");
     assert!(far < 2e-5, "with the adapter: {far}");
+}
+
+#[test]
+fn hidden_states_and_causal_logits_of_the_tiny_llama() {
+    hidden_states_and_causal_logits(LLAMA);
+}
+
+#[test]
+fn hidden_states_and_causal_logits_of_the_tiny_bloom() {
+    hidden_states_and_causal_logits(BLOOM);
+}
+
+#[test]
+fn classifier_logits_of_the_tiny_llama() {
+    classifier_logits(LLAMA);
+}
+
+#[test]
+fn classifier_logits_of_the_tiny_bloom() {
+    classifier_logits(BLOOM);
 }
 
 /// Runs where `FEDPIPE_SMOLLM2` names a folder with SmolLM2-135M and `FEDPIPE_ORACLES` what was recorded of it.
@@ -160,7 +177,7 @@ fn logits_of_smollm2() {
     // The recordings suggest 1e-4 for hidden states; thirty blocks of it come to 1.24e-4 here.
     assert!(far < 2e-4, "{far}");
     let (shape, recorded) = causal.floats("last_logits");
-    let head = case.causal_head.clone().transpose();
+    let head = case.base.causal_head().clone().transpose();
     for row in 0..rows.len() {
         let last = hidden.clone().narrow(0, row * batch.width() + batch.lengths()[row] - 1, 1);
         let logits = last.matmul(head.clone()).try_into_vec_as::<f32>().unwrap();
@@ -182,7 +199,9 @@ fn the_training_trace_of_smollm2() {
     let Some(case) = Case::smollm2() else { return };
     let before = case.adapter("train_adamw/adapter_before.safetensors");
     let (lora, numbers) = (LoraConfig::of_rank(8), LocalNumbers::new(8, Optimizer::adamw(1e-3)));
-    let client = Client { adapter: &before, lora: &lora, seed: 0, steps: 5 };
+    let objective = &Objective::Classify;
+    let client =
+        Client { adapter: &before, lora: &lora, seed: 0, steps: 5, objective, frozen_head: false };
     let mut trainer = Trainer::new(&case.base, &[client], &numbers).unwrap();
     let batches = case.recorded("train_batches.safetensors");
     let trajectory = std::fs::read(case.folder.join("train_adamw/trajectory.json")).unwrap();
@@ -190,9 +209,8 @@ fn the_training_trace_of_smollm2() {
     for (step, recorded) in trajectory["losses"].as_array().unwrap().iter().enumerate() {
         let rows = batches.rows(&format!("input_ids.{step}"), &format!("attention_mask.{step}"));
         let (_, labels) = batches.integers(&format!("labels.{step}"));
-        let examples = rows.iter().zip(labels).map(|(tokens, label)| Example { tokens, label });
-        let batch = Batch::new(&[examples.collect()], case.base.config().pad, case.base.device());
-        let loss: f32 = trainer.step(&[batch]).into_scalar();
+        let batch = super::recorded::batch(&rows, &labels, &case.base);
+        let loss: f32 = trainer.step(&[batch]).unwrap().into_scalar();
         let far = (f64::from(loss) / recorded.as_f64().unwrap() - 1.0).abs();
         eprintln!("loss of step {step}: {loss}, relative difference {far:e}");
         assert!(far < 1e-4, "step {step}: {loss}, not {recorded}");

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors};
 
-use super::widen;
+use super::{Base, Batch, widen};
+use crate::objective;
+use crate::token_set::TokenSet;
 
 /// The tensors of one recorded file.
 pub(crate) struct Recorded(Vec<u8>);
@@ -37,6 +39,15 @@ impl Recorded {
         let rows = ids.chunks(shape[1]).zip(mask.chunks(shape[1]));
         rows.map(|(row, mask)| row[..mask.iter().sum::<u32>() as usize].to_vec()).collect()
     }
+}
+
+/// A batch of one client, to be classified.
+pub(crate) fn batch(rows: &[Vec<u32>], labels: &[u32], base: &Base) -> Batch {
+    let examples = rows.iter().zip(labels);
+    let examples = examples.map(|(row, &label)| (row.as_slice(), label.cast_signed()));
+    let set = TokenSet::from_examples(examples).unwrap();
+    let all: Vec<usize> = (0..set.len()).collect();
+    objective::batch(&[(&set, &all)], base.config().pad, base.device())
 }
 
 /// The largest absolute difference.

@@ -1,4 +1,4 @@
-//! Rotary position embeddings: frequencies, their scaling for long contexts, and the tables for one width.
+//! Rotary position embeddings: frequencies, their scaling for long contexts, and the rotations of one width.
 
 use std::f64::consts::TAU;
 
@@ -63,9 +63,9 @@ impl Rope {
     }
 }
 
-/// What attention needs to know of positions `0..width`; made once for a width.
+/// The rotations of positions `0..width`.
 #[derive(Clone, Debug)]
-pub(super) struct Positions {
+pub(super) struct Turns {
     /// Cosines for keys, `[1, width, 1, head_dim]`.
     pub(super) cos: Tensor<4>,
     /// Sines for keys, like `cos`.
@@ -74,12 +74,9 @@ pub(super) struct Positions {
     pub(super) query_cos: Tensor<4>,
     /// Sines for queries, likewise.
     pub(super) query_sin: Tensor<4>,
-    /// Added to scores `[.., width, width]`: 0 where a query may look, -1e9 where a key lies ahead. Rows are
-    /// padded on the right, so what lies ahead of a real token includes all padding.
-    pub(super) ahead: Tensor<5>,
 }
 
-impl Positions {
+impl Turns {
     pub(super) fn new(frequencies: &[f32], width: usize, device: &Device) -> Self {
         let head_dim = 2 * frequencies.len();
         let angle =
@@ -92,15 +89,11 @@ impl Positions {
             Tensor::from_data(TensorData::new(values, [1, width, 1, head_dim]), device)
         };
         let scale = (head_dim as f64).sqrt().recip();
-        let ahead: Vec<f32> = (0..width)
-            .flat_map(|query| (0..width).map(move |key| if key > query { -1e9 } else { 0.0 }))
-            .collect();
         Self {
             cos: table(&f64::cos, 1.0),
             sin: table(&f64::sin, 1.0),
             query_cos: table(&f64::cos, scale),
             query_sin: table(&f64::sin, scale),
-            ahead: Tensor::from_data(TensorData::new(ahead, [1, 1, 1, width, width]), device),
         }
     }
 }
@@ -120,7 +113,7 @@ pub(super) fn quarter_turn(head_dim: usize, device: &Device) -> Tensor<2> {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
-fn narrow(value: f64) -> f32 {
+pub(super) fn narrow(value: f64) -> f32 {
     value as f32
 }
 

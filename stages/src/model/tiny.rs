@@ -1,29 +1,62 @@
-//! The tiny model of the tests and what was recorded of it.
+//! The tiny models of the tests and what was recorded of them.
 
 use std::path::PathBuf;
 
 use burn::tensor::Device;
 
-use super::{Base, Checkpoint, Config, NamedFile, SINGLE_FILE};
+use super::{Base, Checkpoint, Config, INDEX_FILE, NamedFile};
 
-/// Where a file of the tiny model lies.
-pub(crate) fn path(name: &str) -> PathBuf {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/llama-tiny-mha");
-    PathBuf::from(folder).join(name)
+/// A folder of the tests' data with a model in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tiny(pub(crate) &'static str);
+
+pub(crate) const LLAMA: Tiny = Tiny("llama-tiny-mha");
+pub(crate) const BLOOM: Tiny = Tiny("bloom-tiny");
+
+impl Tiny {
+    /// Where a file lies.
+    pub(crate) fn path(self, name: &str) -> PathBuf {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data");
+        PathBuf::from(folder).join(self.0).join(name)
+    }
+
+    /// The content of a file.
+    pub(crate) fn bytes(self, name: &str) -> Vec<u8> {
+        let path = self.path(name);
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    pub(crate) fn config(self) -> Config {
+        Config::parse(&self.bytes("config.json")).unwrap()
+    }
+
+    /// The base, with its causal head where the checkpoint has one.
+    pub(crate) fn base(self) -> Base {
+        let files: Vec<(String, Vec<u8>)> = std::fs::read_dir(self.path(""))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with("model") || name == INDEX_FILE)
+            .map(|name| (name.clone(), self.bytes(&name)))
+            .collect();
+        let files: Vec<NamedFile<'_>> =
+            files.iter().map(|(name, bytes)| NamedFile { name, bytes }).collect();
+        let open = || Checkpoint::open(&files).unwrap();
+        let base = Base::load(self.config(), open(), &Device::flex()).unwrap();
+        if !base.has_causal_head() && !base.config().is_classifier() {
+            base.load_causal_head(&open()).unwrap();
+        }
+        base
+    }
 }
 
-/// The content of a file of the tiny model.
 pub(crate) fn bytes(name: &str) -> Vec<u8> {
-    let path = path(name);
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    LLAMA.bytes(name)
 }
 
 pub(crate) fn config() -> Config {
-    Config::parse(&bytes("config.json")).unwrap()
+    LLAMA.config()
 }
 
 pub(crate) fn base() -> Base {
-    let bytes = bytes(SINGLE_FILE);
-    let checkpoint = Checkpoint::open(&[NamedFile { name: SINGLE_FILE, bytes: &bytes }]).unwrap();
-    Base::load(config(), &checkpoint, &Device::flex()).unwrap()
+    LLAMA.base()
 }

@@ -1,10 +1,11 @@
 //! Frozen weights from safetensors files: one file, or shards with an index.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use burn::tensor::{Device, Tensor, TensorData, bf16, f16};
 use rayon::prelude::*;
-use safetensors::tensor::{Dtype, Metadata, SafeTensors};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -120,10 +121,16 @@ pub fn check_header(file: &str, head: &[u8], file_length: u64) -> Result<(), Wei
     if expected == file_length { Ok(()) } else { Err(cut(expected)) }
 }
 
+/// The heads, whose names have no prefix, and which are read by those tasks that need them.
+pub(super) const CAUSAL_HEAD: &str = "lm_head.weight";
+const HEADS: [&str; 2] = [CAUSAL_HEAD, "score.weight"];
+
 /// The open files of a checkpoint, and which of them holds each tensor.
 pub struct Checkpoint<'a> {
     files: Vec<SafeTensors<'a>>,
     places: BTreeMap<String, usize>,
+    /// What the names of this checkpoint leave out.
+    left_out: &'static str,
 }
 
 impl<'a> Checkpoint<'a> {
@@ -141,7 +148,7 @@ impl<'a> Checkpoint<'a> {
                 return Err(WeightsError::NoFile { missing: SINGLE_FILE.to_owned() });
             }
         };
-        let mut checkpoint = Self { files: Vec::new(), places: BTreeMap::new() };
+        let mut checkpoint = Self { files: Vec::new(), places: BTreeMap::new(), left_out: "" };
         for shard in shards {
             let head =
                 usize::try_from(header_length(shard.name, shard.bytes)?).unwrap_or(usize::MAX);
@@ -158,6 +165,30 @@ impl<'a> Checkpoint<'a> {
         Ok(checkpoint)
     }
 
+    /// Reads names without `prefix` as if they had it, if no tensor of this checkpoint has it: one that was saved
+    /// from the decoder alone.
+    #[must_use]
+    pub(super) fn with_prefix(mut self, prefix: &'static str) -> Self {
+        let is_bare = !self.places.keys().any(|name| name.starts_with(prefix));
+        self.left_out = if is_bare { prefix } else { "" };
+        self
+    }
+
+    /// The name that a tensor has in this checkpoint.
+    fn stored<'n>(&self, name: &'n str) -> &'n str {
+        name.strip_prefix(self.left_out).unwrap_or(name)
+    }
+
+    fn find(&self, name: &str) -> Option<TensorView<'a>> {
+        let name = self.stored(name);
+        self.places.get(name).and_then(|&file| self.files[file].tensor(name).ok())
+    }
+
+    /// Whether there is a tensor of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.places.contains_key(self.stored(name))
+    }
+
     /// Checks that every tensor of `expected` is there and has its shape, and that no other tensor is, but for
     /// those that `may_ignore` names; all that is wrong goes into one error.
     pub(super) fn check(
@@ -168,17 +199,21 @@ impl<'a> Checkpoint<'a> {
         let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
         let mut known = BTreeSet::new();
         for Expected { name, shape } in expected {
-            known.insert(name.as_str());
-            match self.places.get(name).map(|&file| self.files[file].tensor(name)) {
-                Some(Ok(tensor)) if tensor.shape() == shape => {}
-                Some(Ok(tensor)) => {
-                    misshapen.push(format!("`{name}` is {:?}, not {shape:?}", tensor.shape()));
+            let stored = self.stored(name);
+            known.insert(stored);
+            match self.find(name) {
+                Some(tensor) if tensor.shape() == shape => {}
+                Some(tensor) => {
+                    misshapen.push(format!("`{stored}` is {:?}, not {shape:?}", tensor.shape()));
                 }
-                _ => missing.push(format!("`{name}`")),
+                None => missing.push(format!("`{stored}`")),
             }
         }
-        let extra =
-            self.places.keys().filter(|name| !known.contains(name.as_str()) && !may_ignore(name));
+        let stray = |name: &&String| {
+            let name = name.as_str();
+            !known.contains(name) && !HEADS.contains(&name) && !may_ignore(name)
+        };
+        let extra = self.places.keys().filter(stray);
         let extra: Vec<String> = extra.map(|name| format!("`{name}`")).collect();
         let parts = [("missing: ", missing), ("unexpected: ", extra), ("", misshapen)];
         let parts = parts.iter().filter(|(_, names)| !names.is_empty());
@@ -189,34 +224,80 @@ impl<'a> Checkpoint<'a> {
 
     /// A matrix, f32 on `device`.
     pub(super) fn matrix(&self, name: &str, device: &Device) -> Result<Tensor<2>, WeightsError> {
-        self.data(name).map(|data| Tensor::from_data(data, device))
+        self.data(name, None).map(|data| Tensor::from_data(data, device))
     }
 
     /// A vector, f32 on `device`.
     pub(super) fn vector(&self, name: &str, device: &Device) -> Result<Tensor<1>, WeightsError> {
-        self.data(name).map(|data| Tensor::from_data(data, device))
+        self.data(name, None).map(|data| Tensor::from_data(data, device))
     }
 
-    fn data(&self, name: &str) -> Result<TensorData, WeightsError> {
-        let tensor = self.places.get(name).and_then(|&file| self.files[file].tensor(name).ok());
-        let tensor = tensor.ok_or_else(|| WeightsError::Mismatch(format!("missing: `{name}`")))?;
-        let values = widen(tensor.dtype(), tensor.data()).ok_or_else(|| WeightsError::Dtype {
-            name: name.to_owned(),
-            dtype: format!("{:?}", tensor.dtype()),
-        })?;
-        Ok(TensorData::new(values, tensor.shape().to_vec()))
+    /// These rows of a matrix, one range after the other.
+    pub(super) fn matrix_rows(
+        &self,
+        name: &str,
+        rows: &[Range<usize>],
+        device: &Device,
+    ) -> Result<Tensor<2>, WeightsError> {
+        self.data(name, Some(rows)).map(|data| Tensor::from_data(data, device))
+    }
+
+    /// These places of a vector, one range after the other.
+    pub(super) fn vector_rows(
+        &self,
+        name: &str,
+        rows: &[Range<usize>],
+        device: &Device,
+    ) -> Result<Tensor<1>, WeightsError> {
+        self.data(name, Some(rows)).map(|data| Tensor::from_data(data, device))
+    }
+
+    /// A whole tensor, or the ranges `rows` of its first axis.
+    fn data(&self, name: &str, rows: Option<&[Range<usize>]>) -> Result<TensorData, WeightsError> {
+        let missing = || WeightsError::Mismatch(format!("missing: `{}`", self.stored(name)));
+        let tensor = self.find(name).ok_or_else(missing)?;
+        let mut shape = tensor.shape().to_vec();
+        let all = [0..shape.first().copied().unwrap_or(1)];
+        let rows = rows.unwrap_or(&all);
+        let bytes = tensor.data();
+        let stride = bytes.len() / all[0].end.max(1);
+        let mut values = Vec::with_capacity(
+            rows.iter().map(Range::len).sum::<usize>() * shape.iter().skip(1).product::<usize>(),
+        );
+        for range in rows {
+            let part = &bytes[range.start * stride..range.end * stride];
+            widen_into(tensor.dtype(), part, &mut values).ok_or_else(|| WeightsError::Dtype {
+                name: self.stored(name).to_owned(),
+                dtype: format!("{:?}", tensor.dtype()),
+            })?;
+        }
+        if let Some(first) = shape.first_mut() {
+            *first = rows.iter().map(Range::len).sum();
+        }
+        Ok(TensorData::new(values, shape))
     }
 }
 
 /// Little-endian floats of 16 or 32 bits as f32; `None` for another type.
 pub(crate) fn widen(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    let mut values = Vec::new();
+    widen_into(dtype, bytes, &mut values)?;
+    Some(values)
+}
+
+/// Appends what [`widen`] gives.
+fn widen_into(dtype: Dtype, bytes: &[u8], values: &mut Vec<f32>) -> Option<()> {
     let halves = || bytes.as_chunks::<2>().0.par_iter().map(|&half| u16::from_le_bytes(half));
-    Some(match dtype {
-        Dtype::F32 => bytes.as_chunks::<4>().0.par_iter().map(|&x| f32::from_le_bytes(x)).collect(),
-        Dtype::F16 => halves().map(|bits| f16::from_bits(bits).to_f32()).collect(),
-        Dtype::BF16 => halves().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
+    match dtype {
+        Dtype::F32 => {
+            let words = bytes.as_chunks::<4>().0.par_iter();
+            values.par_extend(words.map(|&word| f32::from_le_bytes(word)));
+        }
+        Dtype::F16 => values.par_extend(halves().map(|bits| f16::from_bits(bits).to_f32())),
+        Dtype::BF16 => values.par_extend(halves().map(|bits| bf16::from_bits(bits).to_f32())),
         _ => return None,
-    })
+    }
+    Some(())
 }
 
 /// The first few of `names`, and how many more there are.
@@ -275,11 +356,11 @@ mod tests {
         let files = [NamedFile { name: SINGLE_FILE, bytes: &whole }];
         let checkpoint = Checkpoint::open(&files).unwrap();
         let expected = [Expected::new("model.norm.weight", &[47]), Expected::new("x", &[1])];
-        let known = |name: &str| name != "lm_head.weight";
+        let known = |name: &str| name != "model.embed_tokens.weight";
         let text = checkpoint.check(&expected, &known).unwrap_err().to_string();
         assert_eq!(
             text,
-            "the weights do not fit config.json: missing: `x`; unexpected: `lm_head.weight`; \
+            "the weights do not fit config.json: missing: `x`; unexpected: `model.embed_tokens.weight`; \
              `model.norm.weight` is [48], not [47]"
         );
     }

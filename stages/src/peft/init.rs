@@ -1,7 +1,7 @@
 //! The first values of an adapter.
 
 use super::AdapterTensors;
-use crate::model::{Config, Init, Layout, LoraConfig, Part};
+use crate::model::{Config, Init, Layout, LoraConfig, LoraError, Part};
 use crate::seed::Draws;
 
 /// The deviation of a new classifier's weights, as transformers has it.
@@ -10,14 +10,18 @@ const SCORE_DEVIATION: f64 = 0.02;
 /// A new adapter for a base of `config`, with a classifier of `classes` classes (0 for none).
 ///
 /// A is drawn by the name of its module, row after row, so that with [`Init::Kaiming`] a smaller rank is the first
-/// rows of a larger one; B is zero. The classifier does not depend on the rank.
+/// rows of a larger one (with [`Init::Gaussian`] up to the deviation, which is one over the rank); B is zero. The
+/// classifier does not depend on the rank.
+///
+/// # Errors
+/// The base cannot take the adapter.
 pub fn init_adapter(
     config: &Config,
     lora: &LoraConfig,
     classes: usize,
     seed: u64,
-) -> AdapterTensors {
-    let layout = Layout::new(config, lora, lora.rank, classes);
+) -> Result<AdapterTensors, LoraError> {
+    let layout = Layout::new(config, lora, classes)?;
     let tensors = layout.entries().iter().map(|entry| {
         let [rows, columns] = entry.shape;
         let count = rows * columns;
@@ -29,7 +33,7 @@ pub fn init_adapter(
                 (0..count).map(|_| narrow((2.0 * draws.unit() - 1.0) * bound)).collect()
             }
             (Part::A { .. }, Init::Gaussian) => {
-                let deviation = (lora.rank as f64).recip();
+                let deviation = (rows as f64).recip();
                 (0..count).map(|_| narrow(draws.normal() * deviation)).collect()
             }
             (Part::Score, _) => {
@@ -38,7 +42,7 @@ pub fn init_adapter(
         };
         (entry.name.clone(), entry.shape, values)
     });
-    AdapterTensors::new(tensors)
+    Ok(AdapterTensors::new(tensors))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "adapters are f32")]
@@ -58,8 +62,8 @@ mod tests {
 
     #[test]
     fn a_smaller_rank_is_the_first_rows_of_a_larger_one() {
-        let small = init_adapter(&config(), &LoraConfig::of_rank(4), 2, 17);
-        let large = init_adapter(&config(), &LoraConfig::of_rank(8), 2, 17);
+        let small = init_adapter(&config(), &LoraConfig::of_rank(4), 2, 17).unwrap();
+        let large = init_adapter(&config(), &LoraConfig::of_rank(8), 2, 17).unwrap();
         for (name, shape, values) in small.iter() {
             let (other, more) = large.get(name).unwrap();
             match name {
@@ -71,12 +75,12 @@ mod tests {
                 _ => assert!(more.iter().chain(values).all(|value| *value == 0.0)),
             }
         }
-        assert_ne!(small, init_adapter(&config(), &LoraConfig::of_rank(4), 2, 18));
+        assert_ne!(small, init_adapter(&config(), &LoraConfig::of_rank(4), 2, 18).unwrap());
     }
 
     #[test]
     fn values_have_the_spread_that_peft_gives_them() {
-        let adapter = init_adapter(&config(), &LoraConfig::of_rank(64), 2, 1);
+        let adapter = init_adapter(&config(), &LoraConfig::of_rank(64), 2, 1).unwrap();
         let name = "base_model.model.model.layers.1.self_attn.v_proj.lora_A.weight";
         let (_, values) = adapter.get(name).unwrap();
         let bound = 48_f32.sqrt().recip();
@@ -85,7 +89,7 @@ mod tests {
         assert!((variance * 3.0 * 48.0 - 1.0).abs() < 0.1, "{variance}");
         let lora =
             LoraConfig { init: Init::Gaussian, layers: Layers::Last(1), ..LoraConfig::of_rank(64) };
-        let adapter = init_adapter(&config(), &lora, 0, 1);
+        let adapter = init_adapter(&config(), &lora, 0, 1).unwrap();
         assert_eq!(adapter.iter().count(), 4);
         let (_, values) = adapter.get(&name.replace("layers.1", "layers.2")).unwrap();
         let variance = values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32;

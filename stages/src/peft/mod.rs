@@ -1,8 +1,10 @@
 //! Adapters as PEFT knows them: names, layout, first values and files.
 
+mod folder;
 mod init;
 mod tensors;
 
+pub use folder::{CONFIG_FILE, TENSORS_FILE, read_settings, tensors_path};
 pub use init::init_adapter;
 pub use tensors::{AdapterError, AdapterTensors};
 

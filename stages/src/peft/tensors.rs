@@ -65,6 +65,21 @@ impl AdapterTensors {
         self.get(super::SCORE).map_or(0, |(shape, _)| shape[0])
     }
 
+    /// The same adapter with one more matrix, or another in its place.
+    #[must_use]
+    pub fn with(mut self, name: &str, shape: [usize; 2], values: Vec<f32>) -> Self {
+        assert_eq!(shape[0] * shape[1], values.len(), "the shape of `{name}` counts its values");
+        self.tensors.insert(name.to_owned(), (shape, values));
+        self
+    }
+
+    /// The same adapter without one of its matrices.
+    #[must_use]
+    pub fn without(&self, name: &str) -> Self {
+        let kept = self.tensors.iter().filter(|(known, _)| *known != name);
+        Self { tensors: kept.map(|(name, tensor)| (name.clone(), tensor.clone())).collect() }
+    }
+
     /// Whether both have the same names and shapes.
     pub fn same_shapes(&self, other: &Self) -> bool {
         self.iter().map(|(name, shape, _)| (name, shape)).eq(other.iter().map(|(n, s, _)| (n, s)))

@@ -7,8 +7,9 @@ use crate::{
     check::Check,
     edge::In,
     error::{Error, Result},
-    kinds::Adapter,
+    kinds::{Adapter, Head},
     node::GraphStage,
+    peft::SCORE,
     stage::{Context, Stage},
     unroll::Unroll,
 };
@@ -24,6 +25,9 @@ pub struct Aggregate {
     /// How.
     #[serde(default)]
     pub rule: Rule,
+    /// What becomes of the classifier: unless it is shared, that of `from` stays as it is.
+    #[serde(default, skip_serializing_if = "Head::is_shared")]
+    pub head: Head,
 }
 
 impl GraphStage for Aggregate {
@@ -49,7 +53,11 @@ impl Stage for Aggregate {
         let start = cx.open(&self.from)?;
         let mut clients = Vec::with_capacity(self.clients.len());
         for edge in &self.clients {
-            clients.push(cx.open(edge)?);
+            let mut client = cx.open(edge)?;
+            if !self.head.is_shared() {
+                client.tensors = client.tensors.without(SCORE);
+            }
+            clients.push(client);
         }
         let mut updates = Vec::with_capacity(clients.len());
         let (mut examples, mut loss) = (0u64, 0.0f64);
@@ -64,7 +72,10 @@ impl Stage for Aggregate {
             loss += trained.mean_loss * trained.examples as f64;
             updates.push(Update { examples: trained.examples, adapter: &client.tensors });
         }
-        let tensors = self.rule.aggregate(&updates)?;
+        let mut tensors = self.rule.aggregate(&updates)?;
+        if let Some((shape, values)) = start.tensors.get(SCORE).filter(|_| !self.head.is_shared()) {
+            tensors = tensors.with(SCORE, shape, values.to_vec());
+        }
         cx.metric("train_loss", loss / examples.max(1) as f64);
         cx.out().bytes(Adapter::TENSORS, &tensors.to_safetensors())?;
         cx.write_json(Adapter::CONFIG, &start.config)

@@ -1,5 +1,8 @@
 //! The composite stage: rounds of local training and aggregation.
 
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -7,15 +10,16 @@ use crate::{
     check::Check,
     edge::In,
     error::{Error, Result},
-    kinds::{Adapter, ModelFiles, Shards},
+    kinds::{Adapter, Head, ModelFiles, Shards},
     model::LoraConfig,
     node::{GraphStage, Node},
     seed,
     steps::{
-        Aggregate, Init, Local, LocalTraining,
-        init::{self},
-        partition,
+        Aggregate, Local, LocalTraining, partition,
+        start::{From, Start},
+        tokenize::{labels_of, task_of},
     },
+    tokenize::Task,
     unroll::Unroll,
 };
 
@@ -89,8 +93,15 @@ pub struct Federate {
     pub base: In<ModelFiles>,
     /// One shard a client.
     pub shards: In<Shards>,
-    /// Rank, alpha, targets and the rest.
-    pub lora: LoraConfig,
+    /// Rank, alpha, targets and the rest of a new adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+    /// An adapter to go on with, instead of a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<From>,
+    /// What becomes of the classifier.
+    #[serde(default, skip_serializing_if = "Head::is_shared")]
+    pub head: Head,
     /// Local training.
     #[serde(default)]
     pub local: Local,
@@ -111,7 +122,11 @@ impl GraphStage for Federate {
     type Makes = Adapter;
 
     fn check(&self, name: &str, check: &mut Check<'_>) {
-        init::check_lora(&self.lora, self.base.name(), &format!("{name}.lora"), check);
+        self.start(name).check(check);
+        let task = self.tokens(check.nodes).and_then(|tokens| task_of(check.nodes, tokens));
+        let has_head = task.is_none_or(|task| *task == Task::Classify);
+        let message = "there is no classifier to keep apart: the task is one of the causal head";
+        check.require(has_head || self.head.is_shared(), format!("{name}.head"), message);
         self.local.check(&format!("{name}.local"), check);
         check.require(
             self.rounds > 0,
@@ -122,40 +137,42 @@ impl GraphStage for Federate {
     }
 
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {
-        let (clients, labels) = match to.nodes().get(self.shards.name()) {
-            Some(Node::Partition(partition)) => {
-                (partition.clients, partition.of.part("labels.json"))
-            }
-            _ => return Err(Error::input(format!("`{}` is not a partition", self.shards.name()))),
+        let Some(Node::Partition(partition)) = to.nodes().get(self.shards.name()) else {
+            return Err(Error::input(format!("`{}` is not a partition", self.shards.name())));
         };
+        let (clients, labels) = (partition.clients, labels_of(to.nodes(), &partition.of));
         let (sampling, local) =
             (to.seed("sampling", self.seeds.sampling), to.seed("local", self.seeds.local));
-        let init = Init {
-            config: self.base.part("config.json"),
-            labels,
-            lora: self.lora.clone(),
-            seed: to.seed("init", self.seeds.init),
-        };
-        let mut global = to.add_for(format!("{name}/init"), init, Some(0), None);
-        to.round(name, 0, &global);
+        let seed = to.seed("init", self.seeds.init);
+        let mut global = self.start(name).unroll(labels, seed, to)?;
+        to.round(name, 0, &global, &[]);
+        // The last adapters of those clients that have taken part.
+        let mut own: BTreeMap<u32, In<Adapter>> = BTreeMap::new();
         for round in 1..=self.rounds {
             let step = format!("{name}/round-{round:03}");
-            let trained =
-                self.clients.of_round(clients, round, sampling).into_iter().map(|client| {
-                    let training = LocalTraining {
-                        base: self.base.clone(),
-                        shard: self.shards.part(&partition::client(client)),
-                        from: global.clone(),
-                        local: self.local.numbers(round),
-                        seed: local_seed(local, round, client),
-                    };
-                    let name = format!("{step}/{}", partition::client(client));
-                    to.add_for(name, training, Some(round), Some(client))
-                });
-            let clients = trained.collect();
-            let server = Aggregate { from: global, clients, rule: self.aggregate };
+            let mut trained = Vec::new();
+            for client in self.clients.of_round(clients, round, sampling) {
+                let training = LocalTraining {
+                    base: self.base.clone(),
+                    shard: self.shards.part(&partition::client(client)),
+                    from: global.clone(),
+                    own: own.get(&client).cloned(),
+                    local: self.local.numbers(round),
+                    seed: local_seed(local, round, client),
+                    frozen_head: self.head == Head::Frozen,
+                };
+                let name = format!("{step}/{}", partition::client(client));
+                let adapter = to.add_for(name, training, Some(round), Some(client));
+                if self.head == Head::Local {
+                    own.insert(client, adapter.clone());
+                }
+                trained.push(adapter);
+            }
+            let (rule, head) = (self.aggregate, self.head);
+            let server = Aggregate { from: global, clients: trained, rule, head };
             global = to.add_for(step, server, Some(round), None);
-            to.round(name, round, &global);
+            let own: Vec<In<Adapter>> = own.values().cloned().collect();
+            to.round(name, round, &global, &own);
         }
         to.alias(name, &global);
         Ok(())
@@ -163,6 +180,18 @@ impl GraphStage for Federate {
 }
 
 impl Federate {
+    fn start<'a>(&'a self, name: &'a str) -> Start<'a> {
+        Start { name, base: &self.base, lora: self.lora.as_ref(), from: self.from.as_ref() }
+    }
+
+    /// The name of the tokens that its shards were cut from.
+    pub(crate) fn tokens<'a>(&self, nodes: &'a IndexMap<String, Node>) -> Option<&'a str> {
+        match nodes.get(self.shards.name()) {
+            Some(Node::Partition(partition)) => Some(partition.of.name()),
+            _ => None,
+        }
+    }
+
     fn check_clients(&self, name: &str, check: &mut Check<'_>) {
         let path = format!("{name}.clients");
         if self.clients.fraction.is_some() && self.clients.per_round.is_some() {

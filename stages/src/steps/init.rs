@@ -12,13 +12,14 @@ use crate::{
     stage::{Context, Stage},
 };
 
-/// Draws the first adapter: LoRA's A seeded, its B zero, the head seeded.
+/// Draws the first adapter: LoRA's A seeded, its B zero, the classifier seeded.
 #[derive(Debug, Serialize)]
 pub struct Init {
     /// The base's `config.json`: its shapes, not its weights.
     pub config: In<File>,
-    /// The label names: the head has a row for each.
-    pub labels: In<File>,
+    /// The label names: the classifier has a row for each. None for a task of the causal head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<In<File>>,
     /// Rank, alpha, targets and the rest.
     pub lora: LoraConfig,
     /// Seed of the draws.
@@ -32,13 +33,23 @@ impl Stage for Init {
 
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {
         let config = Config::parse(&cx.open(&self.config)?.0)?;
-        let labels: Vec<String> = serde_json::from_slice(&cx.open(&self.labels)?.0)
-            .map_err(|e| Error::failed(format!("the stored label names cannot be read: {e}")))?;
-        self.lora.check(&config)?;
-        let tensors = peft::init_adapter(&config, &self.lora, labels.len(), self.seed);
+        let labels = label_names(cx, self.labels.as_ref())?;
+        let tensors = peft::init_adapter(&config, &self.lora, labels.len(), self.seed)?;
+        if config.is_classifier() && !labels.is_empty() {
+            cx.note("the base's own classifier is not used: the adapter's begins from its seed");
+        }
         cx.out().bytes(Adapter::TENSORS, &tensors.to_safetensors())?;
         cx.write_json(Adapter::CONFIG, &AdapterConfig { lora: self.lora.clone(), labels })
     }
+}
+
+/// The names that an edge leads to; none without an edge.
+pub(super) fn label_names(cx: &Context<'_>, labels: Option<&In<File>>) -> Result<Vec<String>> {
+    let Some(labels) = labels else {
+        return Ok(Vec::new());
+    };
+    serde_json::from_slice(&cx.open(labels)?.0)
+        .map_err(|e| Error::failed(format!("the stored label names cannot be read: {e}")))
 }
 
 /// Says what is wrong with LoRA's numbers for the base that an edge leads to, as far as the base is

@@ -8,6 +8,7 @@ use crate::{
     error::Result,
     kinds::{Adapter, ModelFiles, Trained},
     local_train::{self, ClientJob, LocalNumbers, Optimizer},
+    peft::SCORE,
     stage::{Context, Needs, Stage},
     steps::model::load_base,
     token_set::TokenSet,
@@ -160,15 +161,21 @@ pub struct LocalTraining {
     pub shard: In<TokenSet>,
     /// The adapter that it starts from.
     pub from: In<Adapter>,
+    /// The client's own last adapter, where it keeps its classifier to itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub own: Option<In<Adapter>>,
     /// The numbers, resolved for the round.
     pub local: LocalNumbers,
     /// Seed of the shuffles and of dropout.
     pub seed: u64,
+    /// Whether the classifier stays as it is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub frozen_head: bool,
 }
 
 impl Stage for LocalTraining {
     const NAME: &'static str = "train";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Output = Adapter;
 
     fn needs(&self) -> Needs {
@@ -176,14 +183,21 @@ impl Stage for LocalTraining {
     }
 
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {
-        let base = load_base(cx, &self.base)?;
-        let start = cx.open(&self.from)?;
         let data = cx.open(&self.shard)?;
+        let base = load_base(cx, &self.base, data.objective().is_causal())?;
+        let mut start = cx.open(&self.from)?;
+        if let Some(own) = &self.own {
+            let own = cx.open(own)?;
+            if let Some((shape, values)) = own.tensors.get(SCORE) {
+                start.tensors = start.tensors.with(SCORE, shape, values.to_vec());
+            }
+        }
         let job = ClientJob {
             adapter: &start.tensors,
             lora: &start.config.lora,
             data: &data,
             seed: self.seed,
+            frozen_head: self.frozen_head,
         };
         let mut trained = local_train::train(&base, &[job], &self.local, &mut |at| {
             cx.progress(at.step, at.steps, "steps");

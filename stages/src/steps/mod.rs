@@ -10,6 +10,7 @@ mod local_training;
 mod model;
 mod origin;
 mod partition;
+mod start;
 mod tokenize;
 mod train;
 
@@ -21,5 +22,6 @@ pub use init::Init;
 pub use local_training::{Local, LocalTraining, Schedule};
 pub use model::Model;
 pub use partition::Partition;
+pub use start::From;
 pub use tokenize::Tokenize;
 pub use train::Train;

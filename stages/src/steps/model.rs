@@ -182,19 +182,35 @@ impl Stage for Model {
     }
 }
 
-/// The base that an edge leads to, loaded on the session's device, or shared if it is loaded already.
-pub(crate) fn load_base(cx: &Context<'_>, base: &In<ModelFiles>) -> Result<Arc<Base>> {
+/// The base that an edge leads to, loaded on the session's device, or shared if it is loaded already; `causal` says
+/// whether its causal head is needed, too.
+pub(crate) fn load_base(
+    cx: &Context<'_>,
+    base: &In<ModelFiles>,
+    causal: bool,
+) -> Result<Arc<Base>> {
     let files = cx.tree(base)?;
     let session = cx.session();
-    session.base(files.at.digest, || {
-        let config = Config::parse(&files.blob("config.json")?)?;
-        let names = files.tree.iter().map(|(name, _)| name);
-        let wanted = names.filter(|name| is_weights(name) || *name == decoder::INDEX_FILE);
-        let blobs: Vec<(&str, Blob)> =
-            wanted.map(|name| Ok((name, files.blob(name)?))).collect::<Result<_>>()?;
-        let shards: Vec<decoder::NamedFile<'_>> =
-            blobs.iter().map(|(name, bytes)| decoder::NamedFile { name, bytes }).collect();
-        let checkpoint = Checkpoint::open(&shards)?;
-        Ok(Base::load(config, &checkpoint, &session.device()?.device)?)
-    })
+    session.base(
+        files.at.digest,
+        |base| causal && !base.has_causal_head(),
+        |held| {
+            let config = Config::parse(&files.blob("config.json")?)?;
+            let names = files.tree.iter().map(|(name, _)| name);
+            let wanted = names.filter(|name| is_weights(name) || *name == decoder::INDEX_FILE);
+            let blobs: Vec<(&str, Blob)> =
+                wanted.map(|name| Ok((name, files.blob(name)?))).collect::<Result<_>>()?;
+            let shards: Vec<decoder::NamedFile<'_>> =
+                blobs.iter().map(|(name, bytes)| decoder::NamedFile { name, bytes }).collect();
+            let open = || Checkpoint::open(&shards);
+            let base = match held {
+                Some(base) => base,
+                None => Arc::new(Base::load(config, open()?, &session.device()?.device)?),
+            };
+            if causal && !base.has_causal_head() {
+                base.load_causal_head(&open()?)?;
+            }
+            Ok(base)
+        },
+    )
 }

@@ -1,5 +1,6 @@
 //! Texts to token ids.
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
     edge::In,
     error::{Error, Result},
     kinds::{Corpus, File, ModelFiles, Tokens},
-    node::GraphStage,
+    node::{GraphStage, Node},
     stage::{Context, Stage},
     tokenize::{self, Task, Tokenizer},
     unroll::Unroll,
@@ -34,17 +35,41 @@ fn max_len() -> usize {
     128
 }
 
+/// The task that the tokens named `tokens` are for.
+pub(crate) fn task_of<'a>(nodes: &'a IndexMap<String, Node>, tokens: &str) -> Option<&'a Task> {
+    match nodes.get(tokens) {
+        Some(Node::Tokenize(tokens)) => Some(&tokens.task),
+        _ => None,
+    }
+}
+
+/// The edge to the names of the classes, where the task needs a classifier.
+pub(crate) fn labels_of(nodes: &IndexMap<String, Node>, tokens: &In<Tokens>) -> Option<In<File>> {
+    let is_classifier = task_of(nodes, tokens.name()).is_some_and(|task| *task == Task::Classify);
+    is_classifier.then(|| tokens.part("labels.json"))
+}
+
 impl GraphStage for Tokenize {
     type Makes = Tokens;
 
     fn check(&self, name: &str, check: &mut Check<'_>) {
         let path = format!("{name}.max_len");
         check.require(self.max_len > 0, path.clone(), "a text must keep at least one token");
-        let most = check.config(self.with.name()).map(|config| config.max_positions);
+        let most = check.config(self.with.name()).and_then(|config| config.max_positions);
         if let Some(most) = most {
             let message =
                 format!("`max_len` is {}, but the model knows {most} positions", self.max_len);
             check.require(self.max_len <= most, path, message);
+        }
+        if let Err((field, error)) = self.task.check() {
+            check.refuse(format!("{name}.task.{field}"), &error);
+        }
+    }
+
+    fn check_data(&self, name: &str, check: &mut Check<'_>) {
+        let corpus = check.corpus(self.of.name());
+        if let Some(Err(error)) = corpus.map(|corpus| self.task.fits(&corpus)) {
+            check.refuse(format!("{name}.task"), &error);
         }
     }
 

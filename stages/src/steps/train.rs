@@ -6,14 +6,16 @@ use crate::{
     check::Check,
     edge::In,
     error::Result,
-    kinds::{Adapter, ModelFiles, Tokens},
+    kinds::{Adapter, Head, ModelFiles, Tokens},
     model::LoraConfig,
     node::GraphStage,
     steps::{
-        Init, Local, LocalTraining, Seeds,
+        Local, LocalTraining, Seeds,
         federate::local_seed,
-        init::{self},
+        start::{From, Start},
+        tokenize::{labels_of, task_of},
     },
+    tokenize::Task,
     unroll::Unroll,
 };
 
@@ -26,8 +28,15 @@ pub struct Train {
     pub base: In<ModelFiles>,
     /// The tokens whose split `train` is trained on.
     pub on: In<Tokens>,
-    /// Rank, alpha, targets and the rest.
-    pub lora: LoraConfig,
+    /// Rank, alpha, targets and the rest of a new adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+    /// An adapter to go on with, instead of a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<From>,
+    /// What becomes of the classifier: shared or frozen.
+    #[serde(default, skip_serializing_if = "Head::is_shared")]
+    pub head: Head,
     /// Local training.
     #[serde(default)]
     pub local: Local,
@@ -47,7 +56,14 @@ impl GraphStage for Train {
     type Makes = Adapter;
 
     fn check(&self, name: &str, check: &mut Check<'_>) {
-        init::check_lora(&self.lora, self.base.name(), &format!("{name}.lora"), check);
+        self.start(name).check(check);
+        let task = task_of(check.nodes, self.on.name());
+        let has_head = task.is_none_or(|task| *task == Task::Classify);
+        let path = format!("{name}.head");
+        let message = "there is no classifier to freeze: the task is one of the causal head";
+        check.require(has_head || self.head.is_shared(), path.clone(), message);
+        let message = "there are no clients here that could keep a classifier to themselves";
+        check.require(self.head != Head::Local, path, message);
         self.local.check(&format!("{name}.local"), check);
         check.require(
             self.rounds > 0,
@@ -58,26 +74,30 @@ impl GraphStage for Train {
 
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {
         let local = to.seed("local", self.seeds.local);
-        let init = Init {
-            config: self.base.part("config.json"),
-            labels: self.on.part("labels.json"),
-            lora: self.lora.clone(),
-            seed: to.seed("init", self.seeds.init),
-        };
-        let mut adapter = to.add_for(format!("{name}/init"), init, Some(0), None);
-        to.round(name, 0, &adapter);
+        let labels = labels_of(to.nodes(), &self.on);
+        let seed = to.seed("init", self.seeds.init);
+        let mut adapter = self.start(name).unroll(labels, seed, to)?;
+        to.round(name, 0, &adapter, &[]);
         for round in 1..=self.rounds {
             let training = LocalTraining {
                 base: self.base.clone(),
                 shard: self.on.part("train"),
                 from: adapter,
+                own: None,
                 local: self.local.numbers(round),
                 seed: local_seed(local, round, 0),
+                frozen_head: self.head == Head::Frozen,
             };
             adapter = to.add_for(format!("{name}/round-{round:03}"), training, Some(round), None);
-            to.round(name, round, &adapter);
+            to.round(name, round, &adapter, &[]);
         }
         to.alias(name, &adapter);
         Ok(())
+    }
+}
+
+impl Train {
+    fn start<'a>(&'a self, name: &'a str) -> Start<'a> {
+        Start { name, base: &self.base, lora: self.lora.as_ref(), from: self.from.as_ref() }
     }
 }

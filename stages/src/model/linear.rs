@@ -1,0 +1,80 @@
+//! Frozen linear modules, with whatever an adapter adds to them.
+
+use burn::tensor::Tensor;
+
+use super::block::Pass;
+
+/// A weight `[in, out]`, and perhaps a bias `[1, out]`.
+pub(super) struct Affine {
+    weight: Tensor<2>,
+    bias: Option<Tensor<2>>,
+}
+
+impl Affine {
+    /// `weight` is `[out, in]` and `bias` `[out]`, as checkpoints store them.
+    pub(super) fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+        // A view: a product packs its operands anyway.
+        Self { weight: weight.transpose(), bias: bias.map(Tensor::unsqueeze) }
+    }
+
+    fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
+        let product = x.clone().matmul(self.weight.clone());
+        match &self.bias {
+            Some(bias) => product + bias.clone(),
+            None => product,
+        }
+    }
+}
+
+/// A linear module, with its place among the family's targets.
+pub(super) struct Linear {
+    slot: usize,
+    frozen: Affine,
+}
+
+impl Linear {
+    /// The module at `slot`.
+    pub(super) fn new(slot: usize, frozen: Affine) -> Self {
+        Self { slot, frozen }
+    }
+
+    /// `x` is `[rows, in]`, the result `[rows, out]`.
+    pub(super) fn forward(&self, x: &Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        let frozen = self.frozen.forward(x);
+        let Some(factors) = pass.factors.filter(|f| f.adapts(pass.layer, self.slot)) else {
+            return frozen;
+        };
+        let mask = pass.mask(self.slot, x.dims()[1]);
+        frozen + factors.apply(x, pass.layer, self.slot, mask)
+    }
+}
+
+/// BLOOM's one module for queries, keys and values, whose rows are ordered `[head][q, k, v][head_dim]`.
+///
+/// The weight is cut when it is loaded: a cut through its output would cost a whole tensor of zeros for each part
+/// in the backward pass. An adapter's B keeps the order of the checkpoint, and is cut where it is used.
+pub(super) struct Fused {
+    slot: usize,
+    heads: usize,
+    parts: [Affine; 3],
+}
+
+impl Fused {
+    /// The module at `slot`, already cut into queries, keys and values.
+    pub(super) fn new(slot: usize, heads: usize, parts: [Affine; 3]) -> Self {
+        Self { slot, heads, parts }
+    }
+
+    /// Queries, keys and values, each `[rows, heads·head_dim]`, of `x`, `[rows, in]`.
+    pub(super) fn forward(&self, x: &Tensor<2>, pass: &Pass<'_>) -> [Tensor<2>; 3] {
+        let frozen = self.parts.each_ref().map(|part| part.forward(x));
+        let Some(factors) = pass.factors.filter(|f| f.adapts(pass.layer, self.slot)) else {
+            return frozen;
+        };
+        let mask = pass.mask(self.slot, x.dims()[1]);
+        let added = factors.apply_fused(x, pass.layer, self.slot, mask, self.heads);
+        let [query, key, value] = frozen;
+        let [more_query, more_key, more_value] = added;
+        [query + more_query, key + more_key, value + more_value]
+    }
+}

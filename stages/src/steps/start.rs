@@ -1,0 +1,156 @@
+//! What training starts from: a seeded adapter, or one from a PEFT folder.
+
+use std::path::PathBuf;
+
+use artifacts::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::init::{Init, check_lora, label_names};
+use super::origin::place;
+use crate::{
+    check::Check,
+    edge::In,
+    error::{Error, Result},
+    kinds::{Adapter, AdapterConfig, File, ModelFiles},
+    model::{Config, Layout, LoraConfig},
+    peft::{self, AdapterTensors, SCORE},
+    stage::{Context, Stage},
+    unroll::Unroll,
+};
+
+/// An adapter that was not made here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum From {
+    /// A folder as PEFT writes it: `adapter_config.json` and `adapter_model.safetensors`.
+    Adapter {
+        /// Where it is.
+        folder: PathBuf,
+    },
+}
+
+/// How a stage that trains says what it starts from.
+pub(super) struct Start<'a> {
+    /// The stage's name.
+    pub(super) name: &'a str,
+    /// The frozen base.
+    pub(super) base: &'a In<ModelFiles>,
+    /// LoRA's settings, for a seeded adapter.
+    pub(super) lora: Option<&'a LoraConfig>,
+    /// The adapter that there is already.
+    pub(super) from: Option<&'a From>,
+}
+
+impl Start<'_> {
+    fn folder(&self, sources: &dyn crate::unroll::Sources) -> Option<PathBuf> {
+        let From::Adapter { folder } = self.from?;
+        Some(place(sources, self.name, "from", folder))
+    }
+
+    /// Says what is wrong with it.
+    pub(super) fn check(&self, check: &mut Check<'_>) {
+        let name = self.name;
+        match (self.lora, self.folder(check.sources)) {
+            (Some(lora), None) => {
+                check_lora(lora, self.base.name(), &format!("{name}.lora"), check)
+            }
+            (None, Some(folder)) => {
+                let path = format!("{name}.from");
+                let read = peft::read_settings(&folder)
+                    .and_then(|lora| peft::tensors_path(&folder).map(|_| lora));
+                match (read, check.config(self.base.name())) {
+                    (Err(error), _) => check.refuse(path, &error),
+                    (Ok(lora), Some(config)) => {
+                        if let Err(fault) = lora.check(&config) {
+                            let message = format!("the adapter does not fit the base: {fault}");
+                            check.complain(path, message, None);
+                        }
+                    }
+                    (Ok(_), None) => {}
+                }
+            }
+            (Some(_), Some(_)) => {
+                let message =
+                    "give `lora` or `from`, not both: an adapter folder has its own settings";
+                check.complain(format!("{name}.from"), message, None);
+            }
+            (None, None) => {
+                let message = "give `lora`, the settings of a new adapter, or `from`, an adapter to go on with";
+                check.complain(name.to_owned(), message, None);
+            }
+        }
+    }
+
+    /// Adds the step that makes the adapter; `labels` leads to the names of the classes, where there is a
+    /// classifier.
+    pub(super) fn unroll(
+        &self,
+        labels: Option<In<File>>,
+        seed: u64,
+        to: &mut Unroll<'_>,
+    ) -> Result<In<Adapter>> {
+        let (step, config) = (format!("{}/init", self.name), self.base.part("config.json"));
+        let Some(folder) = self.folder(to.sources()) else {
+            let lora =
+                self.lora.ok_or_else(|| Error::input("there is neither `lora` nor `from`"))?;
+            let init = Init { config, labels, lora: lora.clone(), seed };
+            return Ok(to.add_for(step, init, Some(0), None));
+        };
+        let path = peft::tensors_path(&folder)?;
+        let tensors = to.sources().digest(&path)?.digest;
+        let lora = peft::read_settings(&folder)?;
+        Ok(to.add_for(step, Import { config, labels, lora, tensors, seed, path }, Some(0), None))
+    }
+}
+
+/// Takes an adapter over from a PEFT folder; a classifier that it lacks is seeded.
+#[derive(Debug, Serialize)]
+struct Import {
+    config: In<File>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<In<File>>,
+    lora: LoraConfig,
+    tensors: Digest,
+    seed: u64,
+    #[serde(skip)]
+    path: PathBuf,
+}
+
+impl Stage for Import {
+    const NAME: &'static str = "import";
+    const VERSION: u32 = 1;
+    type Output = Adapter;
+
+    fn run(&self, cx: &mut Context<'_>) -> Result<()> {
+        let config = Config::parse(&cx.open(&self.config)?.0)?;
+        let labels = label_names(cx, self.labels.as_ref())?;
+        let bytes = std::fs::read(&self.path).map_err(|e| Error::io("read", &self.path, e))?;
+        let at_fault = |what: String| Error::input(format!("`{}`: {what}", self.path.display()));
+        let mut tensors = AdapterTensors::from_safetensors(&bytes)
+            .map_err(|error| at_fault(error.to_string()))?;
+        match (tensors.classes(), labels.len()) {
+            (found, wanted) if found == wanted => {}
+            (0, wanted) => {
+                let seeded = peft::init_adapter(&config, &self.lora, wanted, self.seed)?;
+                if let Some((shape, values)) = seeded.get(SCORE) {
+                    tensors = tensors.with(SCORE, shape, values.to_vec());
+                }
+                cx.note("the adapter has no classifier: one begins from its seed");
+            }
+            (found, 0) => {
+                return Err(at_fault(format!(
+                    "the adapter has a classifier of {found} classes, but the task is one of the causal head"
+                )));
+            }
+            (found, wanted) => {
+                return Err(at_fault(format!(
+                    "the adapter's classifier has {found} classes, but the data have {wanted}"
+                )));
+            }
+        }
+        let layout = Layout::new(&config, &self.lora, labels.len())?;
+        layout.pack(&tensors, &layout).map_err(|error| at_fault(error.to_string()))?;
+        cx.out().bytes(Adapter::TENSORS, &tensors.to_safetensors())?;
+        cx.write_json(Adapter::CONFIG, &AdapterConfig { lora: self.lora.clone(), labels })
+    }
+}
