@@ -13,6 +13,8 @@ mod config;
 mod dropout;
 mod factors;
 mod family;
+#[cfg(test)]
+mod family_tests;
 mod layout;
 mod linear;
 mod llama;
@@ -81,7 +83,7 @@ impl Base {
         device: &Device,
     ) -> Result<Self, WeightsError> {
         let rules = config.family.rules();
-        let checkpoint = checkpoint.with_prefix(rules.prefix());
+        let checkpoint = checkpoint.of_family(config.family);
         let mut expected = rules.expected(&config);
         if !config.tied && checkpoint.has(CAUSAL_HEAD) {
             expected.push(Expected::new(CAUSAL_HEAD, &[config.vocab, config.hidden]));

@@ -9,6 +9,9 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::config::Config;
+use super::family::Family;
+
 /// The file that names the shard of each tensor.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 /// The one file of a checkpoint that is not cut into shards.
@@ -165,10 +168,44 @@ impl<'a> Checkpoint<'a> {
         Ok(checkpoint)
     }
 
+    /// Reads the names as a family has them, whether the checkpoint is of a model with a head or of the decoder alone.
+    #[must_use]
+    pub fn of_family(self, family: Family) -> Self {
+        self.with_prefix(family.rules().prefix())
+    }
+
+    /// The names, as the family has them, and shapes of all tensors that make up the decoder; with `causal` those of
+    /// a head that is not tied, too.
+    ///
+    /// # Errors
+    /// The checkpoint does not fit the config.
+    pub fn tensors(
+        &self,
+        config: &Config,
+        causal: bool,
+    ) -> Result<Vec<(String, Vec<usize>)>, WeightsError> {
+        let rules = config.family.rules();
+        let mut expected = rules.expected(config);
+        if causal && !config.tied {
+            expected.push(Expected::new(CAUSAL_HEAD, &[config.vocab, config.hidden]));
+        }
+        self.check(&expected, &|name| rules.may_ignore(name))?;
+        Ok(expected.into_iter().map(|Expected { name, shape }| (name, shape)).collect())
+    }
+
+    /// The values of a tensor, f32.
+    ///
+    /// # Errors
+    /// It is not there, or not of floats.
+    pub fn values(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
+        let data = self.data(name, None)?;
+        data.try_into_vec::<f32>().map_err(|error| WeightsError::Mismatch(format!("{error:?}")))
+    }
+
     /// Reads names without `prefix` as if they had it, if no tensor of this checkpoint has it: one that was saved
     /// from the decoder alone.
     #[must_use]
-    pub(super) fn with_prefix(mut self, prefix: &'static str) -> Self {
+    fn with_prefix(mut self, prefix: &'static str) -> Self {
         let is_bare = !self.places.keys().any(|name| name.starts_with(prefix));
         self.left_out = if is_bare { prefix } else { "" };
         self

@@ -1,11 +1,17 @@
 //! Adapters as PEFT knows them: names, layout, first values and files.
 
+mod card;
+mod export;
 mod folder;
 mod init;
+mod merge;
 mod tensors;
 
+pub use card::{Card, Figures};
+pub use export::{BaseName, write_adapter};
 pub use folder::{CONFIG_FILE, TENSORS_FILE, read_settings, tensors_path};
 pub use init::init_adapter;
+pub use merge::write_merged;
 pub use tensors::{AdapterError, AdapterTensors};
 
 /// The classifier's name, `[classes, hidden]`.
