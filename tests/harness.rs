@@ -1,6 +1,7 @@
 //! A folder to run `fedpipe` in, and what it printed.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 /// A folder with a small graph that really trains: a random `LLaMA` of three layers, 44 sentences.
 pub(crate) struct Space {
     dir: TempDir,
+    env: BTreeMap<&'static str, String>,
 }
 
 /// What a command printed and how it ended.
@@ -112,7 +114,7 @@ pub(crate) fn sentences(n: usize) -> String {
 impl Space {
     /// An empty folder.
     pub(crate) fn empty() -> Self {
-        Self { dir: TempDir::new().unwrap() }
+        Self { dir: TempDir::new().unwrap(), env: BTreeMap::new() }
     }
 
     /// A folder with `graph.ron` and its data.
@@ -122,6 +124,11 @@ impl Space {
         space.write("train.tsv", &sentences(44));
         space.write("validation.tsv", &sentences(12));
         space
+    }
+
+    /// Sets a variable for all that is run here from now on.
+    pub(crate) fn set(&mut self, name: &'static str, value: &str) {
+        self.env.insert(name, value.to_owned());
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -139,13 +146,15 @@ impl Space {
         command.current_dir(self.dir.path()).args(args).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            if text.starts_with("HF_") || text.starts_with("FEDPIPE_") || text == "CI" {
+            // The HTTP client reads the names of proxies.
+            let is_proxy = text.to_ascii_lowercase().ends_with("_proxy");
+            if text.starts_with("HF_") || text.starts_with("FEDPIPE_") || text == "CI" || is_proxy {
                 command.env_remove(&name);
             }
         }
         // A closed port, so that no test ever reaches a real Hub.
         command.env("HF_HOME", self.path("hf")).env("HF_ENDPOINT", "http://127.0.0.1:9");
-        command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "0");
+        command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "0").envs(&self.env);
         command
     }
 

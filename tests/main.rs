@@ -8,5 +8,8 @@ mod errors;
 mod gc;
 mod graphs;
 mod harness;
+mod hub;
+mod hub_refusals;
+mod hub_server;
 mod resume;
 mod reuse;

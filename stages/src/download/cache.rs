@@ -4,9 +4,11 @@
 //! models--owner--name/refs/main                    the commit that `main` last was
 //!                     snapshots/<commit>/<file>    links into blobs/
 //!                     blobs/<etag>
+//!                     .fedpipe/<commit>.json   the names of all files, which only fedpipe notes
 //! ```
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Kind;
@@ -64,21 +66,70 @@ impl HubCache {
         }
     }
 
-    /// Removes a file's link if its blob is gone: `hf-hub` fetches the blob, and then fails to link.
-    pub(super) fn unlink_dangling(&self, kind: Kind, repo: &str, commit: &str, name: &str) {
-        let path = self.snapshot(kind, repo, commit).join(name);
-        if path.is_symlink() && !path.exists() {
-            drop(fs::remove_file(path));
+    /// The names of all of a commit's files, if they were noted.
+    pub(super) fn listing(&self, kind: Kind, repo: &str, commit: &str) -> Option<Vec<String>> {
+        let text = fs::read(self.noted_listing(kind, repo, commit)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Notes the names of all of a commit's files, which never change. Without them nobody could
+    /// tell offline whether what is here is all. Best effort.
+    pub(super) fn note_listing(&self, kind: Kind, repo: &str, commit: &str, names: &[String]) {
+        let path = self.noted_listing(kind, repo, commit);
+        if let (Some(folder), Ok(text)) = (path.parent(), serde_json::to_vec(names)) {
+            let part = path.with_extension(format!("{}.part", std::process::id()));
+            let noted = fs::create_dir_all(folder)
+                .and_then(|()| fs::write(&part, text))
+                .and_then(|()| fs::rename(&part, &path));
+            drop(noted);
         }
     }
 
+    /// Where the bytes with this `ETag` are, or are to be: in a folder that is there.
+    pub(super) fn blob(&self, kind: Kind, repo: &str, etag: &str) -> io::Result<PathBuf> {
+        let folder = self.repository(kind, repo).join("blobs");
+        fs::create_dir_all(&folder)?;
+        Ok(folder.join(etag))
+    }
+
+    /// The file that whoever fetches these bytes holds locked, as in Hugging Face's own library.
+    pub(super) fn lock(&self, kind: Kind, repo: &str, etag: &str) -> PathBuf {
+        self.folder.join(".locks").join(folder_name(kind, repo)).join(format!("{etag}.lock"))
+    }
+
+    /// Gives a blob its name in a commit, and returns where that is.
+    pub(super) fn link(
+        &self,
+        kind: Kind,
+        repo: &str,
+        commit: &str,
+        name: &str,
+        blob: &Path,
+    ) -> io::Result<PathBuf> {
+        let path = self.snapshot(kind, repo, commit).join(name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        if path.is_symlink() {
+            // Its blob was deleted, or another process was faster.
+            fs::remove_file(&path)?;
+        }
+        let etag = blob.file_name().unwrap_or_default();
+        let up = "../".repeat(name.split('/').count() + 1);
+        if symlink(&Path::new(&up).join("blobs").join(etag), &path).is_err() && !path.is_file() {
+            // A file system without links holds the file itself, as the other libraries do it.
+            fs::rename(blob, &path)?;
+        }
+        Ok(path)
+    }
+
     /// The folder of one repository.
-    pub(super) fn repository(&self, kind: Kind, repo: &str) -> PathBuf {
-        let prefix = match kind {
-            Kind::Model => "models",
-            Kind::Dataset => "datasets",
-        };
-        self.folder.join(format!("{prefix}--{}", repo.replace('/', "--")))
+    fn repository(&self, kind: Kind, repo: &str) -> PathBuf {
+        self.folder.join(folder_name(kind, repo))
+    }
+
+    fn noted_listing(&self, kind: Kind, repo: &str, commit: &str) -> PathBuf {
+        self.repository(kind, repo).join(".fedpipe").join(format!("{commit}.json"))
     }
 
     fn reference(&self, kind: Kind, repo: &str, revision: &str) -> PathBuf {
@@ -100,6 +151,20 @@ impl HubCache {
             .filter(|name| is_commit(name) && name.starts_with(revision));
         matching.next().filter(|_| matching.next().is_none())
     }
+}
+
+fn folder_name(kind: Kind, repo: &str) -> String {
+    format!("{}--{}", kind.plural(), repo.replace('/', "--"))
+}
+
+#[cfg(unix)]
+fn symlink(to: &Path, at: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(to, at)
+}
+
+#[cfg(windows)]
+fn symlink(to: &Path, at: &Path) -> io::Result<()> {
+    std::os::windows::fs::symlink_file(to, at)
 }
 
 /// Whether this is a whole commit hash: 40 hexadecimal digits.

@@ -1,13 +1,14 @@
 //! Models and data sets: from the Hub, or from files beside the graph.
 
 pub mod cache;
+mod client;
+mod content;
 pub mod dataset;
 pub mod hub;
 pub mod model;
 mod names;
 mod refusal;
-#[cfg(test)]
-mod server;
+mod transfer;
 
 pub use dataset::{Located, Source};
 pub use hub::{Hub, HubSettings};
@@ -21,6 +22,24 @@ pub enum Kind {
     Model,
     /// A data set.
     Dataset,
+}
+
+impl Kind {
+    /// What the Hub's API and its cache call a collection of these.
+    fn plural(self) -> &'static str {
+        match self {
+            Self::Model => "models",
+            Self::Dataset => "datasets",
+        }
+    }
+
+    /// What stands before the repository in the address of a page.
+    fn page(self) -> &'static str {
+        match self {
+            Self::Model => "",
+            Self::Dataset => "datasets/",
+        }
+    }
 }
 
 /// Told how far the download of one file is: its name, the bytes here, and the bytes in all.

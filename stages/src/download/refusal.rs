@@ -2,7 +2,9 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
+use super::Kind;
 use crate::Error;
 
 /// Why it did not.
@@ -18,10 +20,19 @@ pub(super) enum Cause {
     Stalled,
     /// Another process holds the file's lock.
     Locked,
-    /// What an earlier download left cannot be resumed nor removed.
-    Cut,
-    /// An HTTP status that is no success, with the Hub's own code for it.
-    Status(u16, Option<String>),
+    /// What came is not what the Hub says that the file is.
+    Damaged,
+    /// An HTTP status of the Hub that is no success.
+    Status {
+        /// The status itself.
+        status: u16,
+        /// The Hub's own code for it, such as `GatedRepo`.
+        code: Option<String>,
+        /// How long it asks to wait.
+        wait: Option<Duration>,
+    },
+    /// An HTTP status of where the Hub stores its files.
+    Storage(u16),
     /// Something answered that does not speak the Hub's protocol.
     NotAHub(String),
     /// The cache could not be written.
@@ -33,7 +44,7 @@ impl Cause {
     pub(super) fn is_out_of_reach(&self) -> bool {
         match self {
             Self::Offline | Self::Unreachable(_) | Self::Broken(_) | Self::Stalled => true,
-            Self::Status(status, _) => *status >= 500,
+            Self::Status { status, .. } => *status >= 500,
             _ => false,
         }
     }
@@ -41,8 +52,9 @@ impl Cause {
     /// Whether trying again soon may help. No connection at all is told at once.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::Broken(_) => true,
-            Self::Status(status, _) => *status >= 500,
+            // The address of a stored file is signed for some time only, and each try gets a new one.
+            Self::Broken(_) | Self::Stalled | Self::Damaged | Self::Storage(_) => true,
+            Self::Status { status, .. } => *status >= 500 || *status == 429,
             _ => false,
         }
     }
@@ -53,6 +65,7 @@ pub(super) struct Refusal<'a> {
     pub(super) endpoint: &'a str,
     pub(super) cache: &'a Path,
     pub(super) has_token: bool,
+    pub(super) kind: Kind,
     pub(super) repo: &'a str,
     pub(super) revision: &'a str,
     pub(super) file: Option<&'a str>,
@@ -91,9 +104,16 @@ impl<'a> Refusal<'a> {
                 "another process has been fetching {wanted} for ten minutes"
             ))
             .with_hint("let it finish, or end it, and run again"),
-            Cause::Cut => Error::failed(format!("an earlier download of {wanted} cannot be resumed"))
-                .with_hint(format!("remove the .part files under {cache}")),
-            Cause::Status(status, code) => self.status(status, code.as_deref()),
+            Cause::Damaged => Error::failed(format!(
+                "{wanted} came damaged each time: its content is not what {endpoint} says it is"
+            ))
+            .with_hint("what came was thrown away; run again, or look for a proxy or mirror that changes files"),
+            Cause::Status { status: 429, wait, .. } => self.busy(wait),
+            Cause::Status { status, code, .. } => self.status(status, code.as_deref()),
+            Cause::Storage(status) => Error::failed(format!(
+                "where {endpoint} stores its files, {wanted} is refused with HTTP status {status}"
+            ))
+            .with_hint("its service may be disturbed: run again later"),
             Cause::NotAHub(reason) => Error::failed(format!(
                 "{endpoint} does not answer as the Hub does for {wanted} ({reason})"
             ))
@@ -113,6 +133,19 @@ impl<'a> Refusal<'a> {
         }
     }
 
+    fn busy(&self, wait: Option<Duration>) -> Error {
+        let asks = match wait {
+            Some(wait) => format!(", and asks to wait {} seconds", wait.as_secs()),
+            None => String::new(),
+        };
+        let message = format!("{} has had too many requests{asks}", self.endpoint);
+        Error::failed(message).with_hint(if self.has_token {
+            "wait some minutes and run again"
+        } else {
+            "wait some minutes, or set HF_TOKEN: known accounts are allowed more"
+        })
+    }
+
     fn status(&self, status: u16, code: Option<&str>) -> Error {
         let Self { endpoint, repo, revision, .. } = self;
         match (status, code) {
@@ -121,15 +154,16 @@ impl<'a> Refusal<'a> {
                     .with_hint("a branch, a tag or a whole commit hash, such as `main`")
             }
             (403, _) | (_, Some("GatedRepo")) => self.gated(),
-            // The Hub answers 401 for what does not exist, too, unless it knows who asks.
-            (401, _) if self.file.is_some() => self.gated(),
-            (401, _) if self.has_token => Error::input(format!(
-                "{endpoint} refuses the access token for `{repo}`"
-            ))
-            .with_hint("HF_TOKEN may have expired, or belong to an account without access"),
-            (401, _) => Error::input(format!(
-                "there is no public repository `{repo}` on {endpoint}"
-            ))
+            (401, code) if self.has_token && code != Some("RepoNotFound") => {
+                Error::input(format!("{endpoint} refuses the access token for `{repo}`"))
+                    .with_hint("HF_TOKEN may have expired, or be mistyped")
+            }
+            // The Hub answers so for what does not exist, too, unless it knows who asks.
+            (401, _) | (404, Some("RepoNotFound")) => Error::input(if self.has_token {
+                format!("there is no repository `{repo}` on {endpoint} that this token may read")
+            } else {
+                format!("there is no public repository `{repo}` on {endpoint}")
+            })
             .with_hint("check its name; for a private or gated one set HF_TOKEN"),
             (404, _) => match self.file {
                 Some(file) => Error::input(format!(
@@ -140,12 +174,6 @@ impl<'a> Refusal<'a> {
                 )),
             }
             .with_hint("check the name and `revision:`"),
-            (429, _) => Error::failed(format!("{endpoint} has had too many requests"))
-                .with_hint(if self.has_token {
-                    "wait some minutes and run again"
-                } else {
-                    "wait some minutes, or set HF_TOKEN: known accounts are allowed more"
-                }),
             _ => Error::failed(format!(
                 "{endpoint} answers with HTTP status {status} for {}",
                 self.wanted()
@@ -156,8 +184,14 @@ impl<'a> Refusal<'a> {
 
     fn gated(&self) -> Error {
         let Self { endpoint, repo, .. } = self;
-        Error::input(format!("access to `{repo}` is restricted")).with_hint(format!(
-            "accept its licence on {endpoint}/{repo}, and set HF_TOKEN to a token of that account"
+        let page = format!("accept its terms on its page, {endpoint}/{}{repo}", self.kind.page());
+        Error::input(format!(
+            "`{repo}` is gated: its files are only for those who accepted its terms"
         ))
+        .with_hint(if self.has_token {
+            format!("{page}, with the account that HF_TOKEN belongs to")
+        } else {
+            format!("{page}, and set HF_TOKEN to a token of that account")
+        })
     }
 }
