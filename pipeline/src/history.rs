@@ -47,6 +47,19 @@ pub struct Past {
     /// The key of each step.
     #[serde(default)]
     pub keys: BTreeMap<String, Digest>,
+    /// The whole text of the graph, for each variant of a sweep by its label.
+    #[serde(default)]
+    pub effective: BTreeMap<String, String>,
+}
+
+impl Past {
+    /// The text of the graph that a step belongs to.
+    pub fn graph_of(&self, step: &str) -> &str {
+        let own = self.effective.iter().find(|(label, _)| {
+            step.strip_prefix(label.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        });
+        own.or_else(|| self.effective.iter().next()).map_or("", |(_, text)| text)
+    }
 }
 
 /// All runs of a store, newest first.

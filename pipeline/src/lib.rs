@@ -16,6 +16,7 @@ pub mod graph;
 pub mod history;
 pub mod journal;
 pub mod key;
+pub mod lineage;
 pub mod plan;
 pub mod project;
 pub mod revisions;

@@ -14,6 +14,7 @@ pub mod download;
 pub mod edge;
 pub mod error;
 pub mod evaluate;
+pub mod export;
 pub mod kinds;
 pub mod local_train;
 pub mod model;

@@ -3,6 +3,7 @@
 mod check;
 mod completions;
 mod devices;
+mod export;
 mod gc;
 mod log;
 mod plan;
@@ -76,6 +77,8 @@ enum Command {
     Check(check::Check),
     /// List the runs of the store
     Log(log::Log),
+    /// Write a run's adapter as a folder that PEFT loads, or merged into its base
+    Export(export::Export),
     /// Remove what no kept run needs
     Gc(gc::Gc),
     /// Look for damage in the store
@@ -175,6 +178,7 @@ fn dispatch(command: Command, desk: &Desk) -> Result<Exit, Failure> {
         Command::Why(why) => why.run(desk),
         Command::Check(check) => check.run(desk),
         Command::Log(log) => log.run(desk),
+        Command::Export(export) => export.run(desk),
         Command::Gc(gc) => gc.run(desk),
         Command::Verify(verify) => verify.run(desk),
         Command::Devices(devices) => devices.run(desk),
