@@ -5,6 +5,7 @@
 
 mod cli;
 mod errors;
+mod export;
 mod gc;
 mod graphs;
 mod harness;
@@ -13,3 +14,4 @@ mod hub_refusals;
 mod hub_server;
 mod resume;
 mod reuse;
+mod tasks;

@@ -6,9 +6,9 @@ use std::path::Path;
 use artifacts::{Blob, BlobRef, Store};
 use serde_json::Value;
 
+use crate::edge::Artifact as _;
 use crate::edge::{Open, Opened, TreeView};
 use crate::error::{Error, Result};
-use crate::edge::Artifact as _;
 use crate::kinds::{Adapter, ModelFiles};
 use crate::model::{Checkpoint, Config, INDEX_FILE, NamedFile};
 use crate::peft::{self, BaseName, Card};
@@ -40,7 +40,8 @@ pub fn export(
         return Err(Error::input(format!("`{}` is there already", folder.display()))
             .with_hint("give a folder that is new or empty"));
     }
-    let (adapter, files) = (Adapter::open(Opened::Tree(view(store, adapter)?))?, view(store, base)?);
+    let (adapter, files) =
+        (Adapter::open(Opened::Tree(view(store, adapter)?))?, view(store, base)?);
     let mut name = folder.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
     let partial = folder.with_file_name(name);

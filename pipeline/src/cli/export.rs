@@ -117,7 +117,9 @@ impl Export {
         }
         match (wanted, meant.len()) {
             ("last", 1..) | (_, 1) => Ok(meant.swap_remove(0)),
-            ("last", 0) => Err(Failure::usage("the store has no runs").hint("`fedpipe run GRAPH` makes one")),
+            ("last", 0) => {
+                Err(Failure::usage("the store has no runs").hint("`fedpipe run GRAPH` makes one"))
+            }
             (_, 0) => {
                 let names: Vec<&str> = ids.iter().map(String::as_str).collect();
                 let failure = Failure::usage(format!("no run is called `{wanted}`"));

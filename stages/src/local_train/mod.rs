@@ -8,6 +8,8 @@ mod batches;
 mod cohort;
 mod loss;
 mod numbers;
+#[cfg(test)]
+mod objective_tests;
 mod schedule;
 mod sgd;
 #[cfg(test)]
