@@ -75,9 +75,9 @@ fn fill(folder: &Path, adapter: &Adapter, files: &TreeView<'_>, card: &Card) -> 
             .partition(|name| name.ends_with(".safetensors") || *name == INDEX_FILE);
         let blobs: Vec<(&str, Blob)> =
             weights.into_iter().map(|name| Ok((name, files.blob(name)?))).collect::<Result<_>>()?;
-        let named: Vec<NamedFile<'_>> =
+        let shards: Vec<NamedFile<'_>> =
             blobs.iter().map(|(name, bytes)| NamedFile { name, bytes }).collect();
-        peft::write_merged(folder, adapter, &config, Checkpoint::open(&named)?)?;
+        peft::write_merged(folder, adapter, &config, Checkpoint::open(&shards)?)?;
         for name in others {
             let path = folder.join(name);
             fs::write(&path, &*files.blob(name)?).map_err(|e| Error::io("write", &path, e))?;

@@ -95,7 +95,7 @@ stages! {
     Federate: "rounds of local training and aggregation",
     Train: "the same local training over all the data: the centralised baseline",
     Aggregate: "one aggregation of adapters by a rule",
-    Evaluate: "accuracy, loss and F1 of an adapter on a split",
+    Evaluate: "how good an adapter, or the base alone, is on a split",
 }
 
 /// The kinds that edges carry, for messages.

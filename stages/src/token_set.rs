@@ -154,19 +154,14 @@ impl TokenSet {
     /// bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut tensors = vec![
-            ("ids", Dtype::U32, self.ids.len(), bytes_of(&self.ids, |id| id.to_le_bytes())),
-            ("labels", Dtype::I32, self.len(), bytes_of(&self.labels, |label| label.to_le_bytes())),
-            (
-                "offsets",
-                Dtype::I64,
-                self.offsets.len(),
-                bytes_of(&self.offsets, |at| at.to_le_bytes()),
-            ),
+            ("ids", Dtype::U32, self.ids.len(), bytes_of(&self.ids, u32::to_le_bytes)),
+            ("labels", Dtype::I32, self.len(), bytes_of(&self.labels, i32::to_le_bytes)),
+            ("offsets", Dtype::I64, self.offsets.len(), bytes_of(&self.offsets, u64::to_le_bytes)),
         ];
         match &self.objective {
             Objective::Classify => {}
             Objective::Complete(starts) => {
-                let bytes = bytes_of(starts, |start| start.to_le_bytes());
+                let bytes = bytes_of(starts, u32::to_le_bytes);
                 tensors.push((STARTS, Dtype::U32, starts.len(), bytes));
             }
             Objective::Verbalize(words) => {
@@ -175,9 +170,9 @@ impl TokenSet {
                 for word in words {
                     offsets.push(offsets[offsets.len() - 1] + word.len() as u64);
                 }
-                let bytes = bytes_of(&ids, |id| id.to_le_bytes());
+                let bytes = bytes_of(&ids, u32::to_le_bytes);
                 tensors.push((LABEL_IDS, Dtype::U32, ids.len(), bytes));
-                let bytes = bytes_of(&offsets, |at| at.to_le_bytes());
+                let bytes = bytes_of(&offsets, u64::to_le_bytes);
                 tensors.push((LABEL_OFFSETS, Dtype::I64, offsets.len(), bytes));
             }
         }

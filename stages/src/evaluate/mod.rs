@@ -116,6 +116,9 @@ pub fn classes(
 }
 
 /// The log probability of every token of the completions of `data`.
+///
+/// # Panics
+/// Where the base's causal head was not loaded.
 pub fn tokens(
     base: &Base,
     adapted: Option<Adapted<'_>>,
@@ -145,6 +148,9 @@ pub fn tokens(
     Ok(TokenLogProbs::of(&rows))
 }
 
+/// What is done with a batch: its examples, its layout, and the hidden states that are read.
+type Each<'a> = &'a mut dyn FnMut(&[usize], Batch, Tensor<2>) -> Result<(), EvaluateError>;
+
 /// Takes all of `data` through the base, in batches of `batch` examples of like length.
 fn sweep(
     base: &Base,
@@ -152,7 +158,7 @@ fn sweep(
     data: &TokenSet,
     batch: usize,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    each: &mut dyn FnMut(&[usize], Batch, Tensor<2>) -> Result<(), EvaluateError>,
+    each: Each<'_>,
 ) -> Result<(), EvaluateError> {
     let factors = adapted.map(|adapted| factors(base, adapted)).transpose()?;
     let mut order: Vec<usize> = (0..data.len()).collect();

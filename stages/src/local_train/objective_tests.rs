@@ -10,12 +10,17 @@ use crate::model::{LoraConfig, Targets};
 use crate::peft::{SCORE, init_adapter};
 use crate::seed::Draws;
 
+#[expect(clippy::cast_possible_truncation, reason = "adapters are f32")]
+fn narrow(value: f64) -> f32 {
+    value as f32
+}
+
 /// An adapter none of whose factors is zero, so that all of them have gradients.
 fn adapter(base: &Base, lora: &LoraConfig, classes: usize) -> AdapterTensors {
     let fresh = init_adapter(base.config(), lora, classes, 3).unwrap();
     let mut draws = Draws::named(5, "test", &["adapter"]);
     let flat: Vec<f32> =
-        fresh.flatten().iter().map(|value| value + 0.1 * (draws.unit() as f32 - 0.5)).collect();
+        fresh.flatten().iter().map(|value| value + narrow(0.1 * (draws.unit() - 0.5))).collect();
     fresh.with_values(&flat)
 }
 
@@ -75,7 +80,7 @@ fn gradients_are_the_slopes_of_the_losses() {
             let step = 2e-2 / square.sqrt();
             let moved = |by: f64| {
                 let flat = start.flatten();
-                let flat = flat.iter().zip(&gradient).map(|(x, g)| x + (by * f64::from(*g)) as f32);
+                let flat = flat.iter().zip(&gradient).map(|(x, g)| x + narrow(by * f64::from(*g)));
                 at(&start.with_values(&flat.collect::<Vec<_>>())).0
             };
             let slope = (moved(step) - moved(-step)) / (2.0 * step);

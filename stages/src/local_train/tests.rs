@@ -179,9 +179,9 @@ fn accuracy(
     lora: &LoraConfig,
     data: &TokenSet,
 ) -> crate::evaluate::Scores {
-    let adapted = Some(crate::evaluate::Adapted { adapter, lora });
+    let with = Some(crate::evaluate::Adapted { adapter, lora });
     let go_on = &mut |_| ControlFlow::Continue(());
-    let found = crate::evaluate::classes(base, adapted, &[], data, 7, go_on).unwrap();
+    let found = crate::evaluate::classes(base, with, &[], data, 7, go_on).unwrap();
     crate::evaluate::Scores::of(&found[0], data.labels())
 }
 

@@ -224,7 +224,7 @@ impl Rules for Bloom {
             attention_norm: norm("input_layernorm")?,
             attention: Attention::new(config, Projections::Fused(fused), linear(1)?, device),
             mlp_norm: norm("post_attention_layernorm")?,
-            mlp: Mlp::Plain { up: linear(2)?, down: linear(3)? },
+            mlp: Mlp { gate: None, up: linear(2)?, down: linear(3)? },
             residual_after_norm: config.residual_after_norm,
         })
     }

@@ -48,14 +48,13 @@ impl Factors {
             let scales: Vec<f32> = own.iter().map(|own| own.modules()[at].scale as f32).collect();
             // Nearly always all modules have one scale: one tensor is enough.
             let known = met.iter().find(|(values, _)| *values == scales);
-            let scale = match known {
-                Some((_, scale)) => scale.clone(),
-                None => {
-                    let data = TensorData::new(scales.clone(), [own.len(), 1, 1]);
-                    let scale: Tensor<3> = Tensor::from_data(data, device);
-                    met.push((scales, scale.clone()));
-                    scale
-                }
+            let scale = if let Some((_, scale)) = known {
+                scale.clone()
+            } else {
+                let data = TensorData::new(scales.clone(), [own.len(), 1, 1]);
+                let scale: Tensor<3> = Tensor::from_data(data, device);
+                met.push((scales, scale.clone()));
+                scale
             };
             let halves = &mut halves[module.layer][module.slot];
             if let [Some(a), Some(b)] = halves.each_mut().map(Option::take) {

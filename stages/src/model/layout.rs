@@ -62,8 +62,9 @@ impl Layout {
         let modules = lora.modules(config)?;
         let mut list = Vec::new();
         for &Module { layer, slot, ref path, rank, .. } in &modules {
-            let widths = config.linear(config.family.targets()[slot]);
-            let (inputs, outputs) = widths.expect("a module's slot is that of a target");
+            let Some((inputs, outputs)) = config.linear(config.family.targets()[slot]) else {
+                continue;
+            };
             let [a, b] = peft::factor_names(path);
             list.push((a, Part::A { layer, slot }, [rank, inputs]));
             list.push((b, Part::B { layer, slot }, [outputs, rank]));

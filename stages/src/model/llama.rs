@@ -303,7 +303,7 @@ impl Rules for Llama {
             attention_norm: norm("input_layernorm")?,
             attention: Attention::new(config, projections, linear(3)?, device),
             mlp_norm: norm("post_attention_layernorm")?,
-            mlp: Mlp::Gated { gate: linear(4)?, up: linear(5)?, down: linear(6)? },
+            mlp: Mlp { gate: Some(linear(4)?), up: linear(5)?, down: linear(6)? },
             residual_after_norm: config.residual_after_norm,
         })
     }

@@ -5,35 +5,25 @@ use burn::tensor::{Tensor, activation};
 use super::block::Pass;
 use super::linear::Linear;
 
-/// The MLP of a block, `[rows, hidden]` to `[rows, hidden]`.
-pub(super) enum Mlp {
-    /// `down(silu(gate(x)) · up(x))`.
-    Gated {
-        /// `[inner, hidden]`.
-        gate: Linear,
-        /// `[inner, hidden]`.
-        up: Linear,
-        /// `[hidden, inner]`.
-        down: Linear,
-    },
-    /// `down(gelu(up(x)))`, with BLOOM's tanh form of GELU.
-    Plain {
-        /// `[inner, hidden]`.
-        up: Linear,
-        /// `[hidden, inner]`.
-        down: Linear,
-    },
+/// The MLP of a block, `[rows, hidden]` to `[rows, hidden]`: with a gate `down(silu(gate(x)) · up(x))`, without one
+/// `down(gelu(up(x)))`.
+pub(super) struct Mlp {
+    /// `[inner, hidden]`.
+    pub(super) gate: Option<Linear>,
+    /// `[inner, hidden]`.
+    pub(super) up: Linear,
+    /// `[hidden, inner]`.
+    pub(super) down: Linear,
 }
 
 impl Mlp {
     pub(super) fn forward(&self, x: &Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
-        match self {
-            Self::Gated { gate, up, down } => {
-                let gate = activation::silu(gate.forward(x, pass));
-                down.forward(&(gate * up.forward(x, pass)), pass)
-            }
-            Self::Plain { up, down } => down.forward(&gelu(up.forward(x, pass)), pass),
-        }
+        let up = self.up.forward(x, pass);
+        let inner = match &self.gate {
+            Some(gate) => activation::silu(gate.forward(x, pass)) * up,
+            None => gelu(up),
+        };
+        self.down.forward(&inner, pass)
     }
 }
 

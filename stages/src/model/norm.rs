@@ -2,46 +2,34 @@
 
 use burn::tensor::Tensor;
 
-/// A norm over rows `[rows, hidden]`, in f32.
-pub(super) enum Norm {
-    /// By the root mean square: `x / √(mean(x²) + eps) · gains`.
-    Rms {
-        /// `[1, hidden]`.
-        gains: Tensor<2>,
-        /// What is added to the mean square.
-        eps: f64,
-    },
-    /// By mean and variance: `(x − mean) / √(var + eps) · gains + shift`.
-    Layer {
-        /// `[1, hidden]`.
-        gains: Tensor<2>,
-        /// `[1, hidden]`.
-        shift: Tensor<2>,
-        /// What is added to the variance.
-        eps: f64,
-    },
+/// A norm over rows `[rows, hidden]`, in f32: by the root mean square, `x / √(mean(x²) + eps) · gains`; or, where
+/// there is a shift, by mean and variance, `(x − mean) / √(var + eps) · gains + shift`.
+pub(super) struct Norm {
+    /// `[1, hidden]`.
+    gains: Tensor<2>,
+    /// `[1, hidden]`.
+    shift: Option<Tensor<2>>,
+    eps: f64,
 }
 
 impl Norm {
     /// A root-mean-square norm with `gains`, `[hidden]`.
     pub(super) fn rms(gains: Tensor<1>, eps: f64) -> Self {
-        Self::Rms { gains: gains.unsqueeze(), eps }
+        Self { gains: gains.unsqueeze(), shift: None, eps }
     }
 
     /// A layer norm with `gains` and `shift`, each `[hidden]`.
     pub(super) fn layer(gains: Tensor<1>, shift: Tensor<1>, eps: f64) -> Self {
-        Self::Layer { gains: gains.unsqueeze(), shift: shift.unsqueeze(), eps }
+        Self { gains: gains.unsqueeze(), shift: Some(shift.unsqueeze()), eps }
     }
 
     pub(super) fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
-        match self {
-            Self::Rms { gains, eps } => x.clone() * inverse_size(x, *eps) * gains.clone(),
-            Self::Layer { gains, shift, eps } => {
-                let centred = x.clone() - x.clone().mean_dim(1);
-                let scale = inverse_size(&centred, *eps);
-                centred * scale * gains.clone() + shift.clone()
-            }
-        }
+        let Some(shift) = &self.shift else {
+            return x.clone() * inverse_size(x, self.eps) * self.gains.clone();
+        };
+        let centred = x.clone() - x.clone().mean_dim(1);
+        let scale = inverse_size(&centred, self.eps);
+        centred * scale * self.gains.clone() + shift.clone()
     }
 }
 

@@ -294,10 +294,11 @@ impl<'a> Checkpoint<'a> {
         let missing = || WeightsError::Mismatch(format!("missing: `{}`", self.stored(name)));
         let tensor = self.find(name).ok_or_else(missing)?;
         let mut shape = tensor.shape().to_vec();
-        let all = [0..shape.first().copied().unwrap_or(1)];
-        let rows = rows.unwrap_or(&all);
+        let height = shape.first().copied().unwrap_or(1);
+        let all = 0..height;
+        let rows = rows.unwrap_or(std::slice::from_ref(&all));
         let bytes = tensor.data();
-        let stride = bytes.len() / all[0].end.max(1);
+        let stride = bytes.len() / height.max(1);
         let mut values = Vec::with_capacity(
             rows.iter().map(Range::len).sum::<usize>() * shape.iter().skip(1).product::<usize>(),
         );

@@ -53,15 +53,15 @@ pub fn write_merged(
         file.write_all(&header(shard)).map_err(failed)?;
         for (tensor, _) in *shard {
             places.insert(tensor.clone(), json!(name(at)));
-            let values = match adapter.tensors.get(SCORE).filter(|_| tensor == HEAD) {
-                Some((_, values)) => values.to_vec(),
-                None => {
-                    let mut values = checkpoint.values(tensor)?;
-                    if let Some(module) = modules.get(tensor) {
-                        add(&mut values, adapter, module)?;
-                    }
-                    values
+            let own = adapter.tensors.get(SCORE).filter(|_| tensor == HEAD);
+            let values = if let Some((_, values)) = own {
+                values.to_vec()
+            } else {
+                let mut values = checkpoint.values(tensor)?;
+                if let Some(module) = modules.get(tensor) {
+                    add(&mut values, adapter, module)?;
                 }
+                values
             };
             let bytes: Vec<u8> = values.par_iter().flat_map_iter(|x| x.to_le_bytes()).collect();
             file.write_all(&bytes).map_err(failed)?;

@@ -66,6 +66,9 @@ impl AdapterTensors {
     }
 
     /// The same adapter with one more matrix, or another in its place.
+    ///
+    /// # Panics
+    /// Where the shape does not count the values.
     #[must_use]
     pub fn with(mut self, name: &str, shape: [usize; 2], values: Vec<f32>) -> Self {
         assert_eq!(shape[0] * shape[1], values.len(), "the shape of `{name}` counts its values");

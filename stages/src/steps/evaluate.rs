@@ -143,13 +143,13 @@ impl Stage for Evaluate {
         }
         let base = load_base(cx, &self.base, set.objective().is_causal())?;
         let adapter = self.adapter.as_ref().map(|adapter| cx.open(adapter)).transpose()?;
-        let adapted = adapter
+        let with = adapter
             .as_ref()
             .map(|adapter| Adapted { adapter: &adapter.tensors, lora: &adapter.config.lora });
         if is_completion {
-            self.score_tokens(cx, &base, adapted, &set)
+            self.score_tokens(cx, &base, with, &set)
         } else {
-            self.score_classes(cx, &base, adapted, &set)
+            self.score_classes(cx, &base, with, &set)
         }
     }
 }

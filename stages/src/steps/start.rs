@@ -52,7 +52,7 @@ impl Start<'_> {
         let name = self.name;
         match (self.lora, self.folder(check.sources)) {
             (Some(lora), None) => {
-                check_lora(lora, self.base.name(), &format!("{name}.lora"), check)
+                check_lora(lora, self.base.name(), &format!("{name}.lora"), check);
             }
             (None, Some(folder)) => {
                 let path = format!("{name}.from");

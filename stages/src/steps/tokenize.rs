@@ -23,7 +23,7 @@ pub struct Tokenize {
     pub of: In<Corpus>,
     /// The base whose tokenizer is used.
     pub with: In<ModelFiles>,
-    /// Longer texts are cut on the right; special tokens count.
+    /// Longer texts are cut, on the side that the tokenizer says, and prompts at their start; special tokens count.
     #[serde(default = "max_len")]
     pub max_len: usize,
     /// What the model is asked to do with a text.
