@@ -186,6 +186,28 @@ fn logits_of_smollm2() {
         eprintln!("causal logits, row {row}: {far:e}");
         assert!(far < 5e-4, "row {row}: {far}");
     }
+    let (shape, recorded) = causal.floats("last_hidden_all_layers");
+    for (layer, hidden) in case.base.hidden_by_layer(&batch, None).iter().enumerate() {
+        for row in 0..rows.len() {
+            let last = row * batch.width() + batch.lengths()[row] - 1;
+            let own: Vec<f32> = hidden.clone().narrow(0, last, 1).try_into_vec_as().unwrap();
+            let start = (row * shape[1] + layer) * shape[2];
+            let wanted = &recorded[start..start + shape[2]];
+            let most = wanted.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+            let far = apart(&own, wanted) / most;
+            assert!(far < 3e-5, "hidden.{layer}, row {row}: {far} of its largest value");
+        }
+    }
+    let adapter = case.adapter("lora_causal/adapter_model.safetensors");
+    let adapted = case.base.hidden(&batch, Some(&case.factors(&adapter)));
+    let (shape, recorded) = case.recorded("lora_causal.safetensors").floats("last_logits");
+    for row in 0..rows.len() {
+        let last = adapted.clone().narrow(0, row * batch.width() + batch.lengths()[row] - 1, 1);
+        let logits = last.matmul(head.clone()).try_into_vec_as::<f32>().unwrap();
+        let far = apart(&logits, &recorded[row * shape[1]..(row + 1) * shape[1]]);
+        eprintln!("causal logits with the adapter, row {row}: {far:e}");
+        assert!(far < 5e-4, "row {row}: {far}");
+    }
     let far = case.plain_classifier(&rows);
     eprintln!("classifier: {far:e}");
     assert!(far < 1e-4, "{far}");
@@ -211,6 +233,15 @@ fn the_training_trace_of_smollm2() {
         let rows = batches.rows(&format!("input_ids.{step}"), &format!("attention_mask.{step}"));
         let (_, labels) = batches.integers(&format!("labels.{step}"));
         let batch = super::recorded::batch(&rows, &labels, &case.base);
+        if step == 0 {
+            let (gradient, _) = trainer.gradient(std::slice::from_ref(&batch)).unwrap();
+            let gradient = trainer.named(&gradient).unwrap().remove(0).flatten();
+            let recorded = case.adapter("train_adamw/grads_step0.safetensors").flatten();
+            let most = recorded.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+            let far = apart(&gradient, &recorded) / most;
+            eprintln!("gradient of step 0: {far:e} of its largest value");
+            assert!(far < 1e-4, "{far}");
+        }
         let loss: f32 = trainer.step(&[batch]).unwrap().into_scalar();
         let far = (f64::from(loss) / recorded.as_f64().unwrap() - 1.0).abs();
         eprintln!("loss of step {step}: {loss}, relative difference {far:e}");
@@ -220,4 +251,9 @@ fn the_training_trace_of_smollm2() {
     let far = apart(&trainer.adapters().unwrap()[0].flatten(), &after.flatten());
     eprintln!("adapter after five steps: {far:e}");
     assert!(far < 3e-4, "{far}");
+    let rows = case.recorded("causal.safetensors").rows("input_ids", "attention_mask");
+    let factors = case.factors(&trainer.adapters().unwrap()[0]);
+    let far = case.classifier(&rows, &factors, "train_adamw/final_eval.safetensors");
+    eprintln!("classifier after five steps: {far:e}");
+    assert!(far < 1e-3, "{far}");
 }
