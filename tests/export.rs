@@ -119,11 +119,11 @@ fn an_adapter_that_does_not_fit_is_refused_by_file() {
     let task = r#", task: Verbalize(prompt: "{sentence}:", labels: [" bad", " good"])"#;
     space.write("causal.ron", &tasks::graph("bloom-tiny", task, from, SCORE));
     let ran = space.fedpipe(&["run", "causal.ron"]);
-    assert_ne!(ran.code, 0);
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
     assert!(ran.stderr.contains("has a classifier of 2 classes"), "{}", ran.stderr);
     std::fs::write(space.path("adapter/adapter_model.safetensors"), "cut").unwrap();
     space.write("cut.ron", &tasks::graph("bloom-tiny", "", from, SCORE));
     let ran = space.fedpipe(&["run", "cut.ron"]);
-    assert_ne!(ran.code, 0);
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
     assert!(ran.stderr.contains("adapter_model.safetensors"), "{}", ran.stderr);
 }

@@ -96,12 +96,9 @@ impl Project {
             .collect();
         for graph in &self.variants {
             let seen = world.seen_from(&graph.text);
-            let is_pending = |node: &str| {
-                pending.iter().any(|step| {
-                    step.strip_suffix(node)
-                        .is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
-                })
-            };
+            // A composite has steps below its name, and a variant stands before it.
+            let is_pending =
+                |node: &str| pending.iter().any(|step| step.split('/').any(|part| part == node));
             let wrong = Check::data(&graph.nodes, graph.seed, &seen, &is_pending);
             if !wrong.is_empty() {
                 return Err(graph::complain(&graph.text, &wrong));

@@ -41,7 +41,7 @@ fn write(path: &Path, tensors: &[(String, Vec<usize>)]) {
     let mut file = BufWriter::new(File::create(path).unwrap());
     file.write_all(&(text.len() as u64).to_le_bytes()).unwrap();
     file.write_all(&text).unwrap();
-    let block = [0x3C_u8; 1 << 16];
+    let block = vec![0x3C_u8; 1 << 16];
     while end > 0 {
         let now = end.min(block.len());
         file.write_all(&block[..now]).unwrap();

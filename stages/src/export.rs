@@ -85,6 +85,8 @@ fn fill(folder: &Path, adapter: &Adapter, files: &TreeView<'_>, card: &Card) -> 
     } else {
         peft::write_adapter(folder, adapter, &Config::parse(&config)?, &card.base)?;
     }
+    let family_targets = Config::parse(&config)?.family.default_targets().to_vec();
+    let card = Card { family_targets, ..card.clone() };
     let path = folder.join("README.md");
     fs::write(&path, card.text(adapter)).map_err(|e| Error::io("write", &path, e))
 }

@@ -79,6 +79,7 @@ impl Export {
             graph: run.graph_of(&made.name).to_owned(),
             base: name.map_err(|error| pruned(error, &run))?,
             merged: self.merge,
+            ..Card::default()
         };
         export::export(&self.folder, &store, made.record.found.tree, base.found.tree, &card)
             .map_err(|error| pruned(error, &run))?;

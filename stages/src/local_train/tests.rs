@@ -65,10 +65,10 @@ impl Trace {
             let far = apart(&adapter.flatten(), &self.adapter(name).flatten());
             assert!(far < self.bound, "after step {step}: {far}");
         }
-        let trained = trainer.adapters().unwrap().remove(0);
+        let after = trainer.adapters().unwrap().remove(0);
         let recorded = self.model.path(&format!("{}/final_eval.safetensors", self.folder));
         let recorded = Recorded::open(&recorded).floats("logits").1;
-        let far = apart(&logits(self.model, &base, &trained), &recorded);
+        let far = apart(&logits(self.model, &base, &after), &recorded);
         assert!(far < 5e-5, "the logits afterwards: {far}");
     }
 

@@ -199,10 +199,10 @@ fn logits_of_smollm2() {
         }
     }
     let adapter = case.adapter("lora_causal/adapter_model.safetensors");
-    let adapted = case.base.hidden(&batch, Some(&case.factors(&adapter)));
+    let with = case.base.hidden(&batch, Some(&case.factors(&adapter)));
     let (shape, recorded) = case.recorded("lora_causal.safetensors").floats("last_logits");
     for row in 0..rows.len() {
-        let last = adapted.clone().narrow(0, row * batch.width() + batch.lengths()[row] - 1, 1);
+        let last = with.clone().narrow(0, row * batch.width() + batch.lengths()[row] - 1, 1);
         let logits = last.matmul(head.clone()).try_into_vec_as::<f32>().unwrap();
         let far = apart(&logits, &recorded[row * shape[1]..(row + 1) * shape[1]]);
         eprintln!("causal logits with the adapter, row {row}: {far:e}");

@@ -41,6 +41,8 @@ pub struct Card {
     pub base: BaseName,
     /// Whether it is merged into the base.
     pub merged: bool,
+    /// What is adapted where the settings name no targets.
+    pub family_targets: Vec<&'static str>,
 }
 
 impl Card {
@@ -98,7 +100,7 @@ impl Card {
         row(
             "targets",
             &match &lora.targets {
-                None => "the family's default".to_owned(),
+                None => format!("`{}`", self.family_targets.join("`, `")),
                 Some(Targets::Names(names)) => format!("`{}`", names.join("`, `")),
                 Some(Targets::Pattern(pattern)) => format!("`{pattern}`"),
             },

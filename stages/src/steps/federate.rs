@@ -136,6 +136,10 @@ impl GraphStage for Federate {
         self.check_clients(name, check);
     }
 
+    fn check_data(&self, name: &str, check: &mut Check<'_>) {
+        self.start(name).check_data(self.tokens(check.nodes), check);
+    }
+
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {
         let Some(Node::Partition(partition)) = to.nodes().get(self.shards.name()) else {
             return Err(Error::input(format!("`{}` is not a partition", self.shards.name())));

@@ -1,6 +1,6 @@
 //! What training starts from: a seeded adapter, or one from a PEFT folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use artifacts::Digest;
 use serde::{Deserialize, Serialize};
@@ -13,8 +13,10 @@ use crate::{
     error::{Error, Result},
     kinds::{Adapter, AdapterConfig, File, ModelFiles},
     model::{Config, Layout, LoraConfig},
+    node::Node,
     peft::{self, AdapterTensors, SCORE},
     stage::{Context, Stage},
+    tokenize::Task,
     unroll::Unroll,
 };
 
@@ -81,6 +83,29 @@ impl Start<'_> {
         }
     }
 
+    /// Says what is wrong with the adapter's tensors, for the classes of the corpus behind `tokens`.
+    pub(super) fn check_data(&self, tokens: Option<&str>, check: &mut Check<'_>) {
+        let Some((folder, config)) = self.folder(check.sources).zip(check.config(self.base.name()))
+        else {
+            return;
+        };
+        let tokenize = tokens.and_then(|tokens| check.nodes.get(tokens));
+        let Some(Node::Tokenize(tokenize)) = tokenize else { return };
+        let classes = match tokenize.task {
+            Task::Classify => match check.corpus(tokenize.of.name()) {
+                Some(corpus) => corpus.label_names.len(),
+                None => return,
+            },
+            Task::Verbalize { .. } | Task::Complete { .. } => 0,
+        };
+        let tensors = peft::read_settings(&folder)
+            .and_then(|lora| Ok((lora, peft::tensors_path(&folder)?)))
+            .and_then(|(lora, path)| take_over(&path, &config, &lora, classes, 0));
+        if let Err(error) = tensors {
+            check.refuse(format!("{}.from", self.name), &error);
+        }
+    }
+
     /// Adds the step that makes the adapter; `labels` leads to the names of the classes, where there is a
     /// classifier.
     pub(super) fn unroll(
@@ -124,33 +149,45 @@ impl Stage for Import {
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {
         let config = Config::parse(&cx.open(&self.config)?.0)?;
         let labels = label_names(cx, self.labels.as_ref())?;
-        let bytes = std::fs::read(&self.path).map_err(|e| Error::io("read", &self.path, e))?;
-        let at_fault = |what: String| Error::input(format!("`{}`: {what}", self.path.display()));
-        let mut tensors = AdapterTensors::from_safetensors(&bytes)
-            .map_err(|error| at_fault(error.to_string()))?;
-        match (tensors.classes(), labels.len()) {
-            (found, wanted) if found == wanted => {}
-            (0, wanted) => {
-                let seeded = peft::init_adapter(&config, &self.lora, wanted, self.seed)?;
-                if let Some((shape, values)) = seeded.get(SCORE) {
-                    tensors = tensors.with(SCORE, shape, values.to_vec());
-                }
-                cx.note("the adapter has no classifier: one begins from its seed");
-            }
-            (found, 0) => {
-                return Err(at_fault(format!(
-                    "the adapter has a classifier of {found} classes, but the task is one of the causal head"
-                )));
-            }
-            (found, wanted) => {
-                return Err(at_fault(format!(
-                    "the adapter's classifier has {found} classes, but the data have {wanted}"
-                )));
-            }
+        let (tensors, is_seeded) =
+            take_over(&self.path, &config, &self.lora, labels.len(), self.seed)?;
+        if is_seeded {
+            cx.note("the adapter has no classifier: one begins from its seed");
         }
-        let layout = Layout::new(&config, &self.lora, labels.len())?;
-        layout.pack(&tensors, &layout).map_err(|error| at_fault(error.to_string()))?;
         cx.out().bytes(Adapter::TENSORS, &tensors.to_safetensors())?;
         cx.write_json(Adapter::CONFIG, &AdapterConfig { lora: self.lora.clone(), labels })
     }
+}
+
+/// The tensors of a PEFT folder, with a classifier for so many classes, and whether that had to be seeded.
+fn take_over(
+    path: &Path,
+    config: &Config,
+    lora: &LoraConfig,
+    classes: usize,
+    seed: u64,
+) -> Result<(AdapterTensors, bool)> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    let at_fault = |what: String| Error::input(format!("`{}`: {what}", path.display()));
+    let mut tensors =
+        AdapterTensors::from_safetensors(&bytes).map_err(|error| at_fault(error.to_string()))?;
+    let found = tensors.classes();
+    let is_seeded = found == 0 && classes > 0;
+    if is_seeded {
+        let seeded = peft::init_adapter(config, lora, classes, seed)?;
+        if let Some((shape, values)) = seeded.get(SCORE) {
+            tensors = tensors.with(SCORE, shape, values.to_vec());
+        }
+    } else if classes == 0 && found > 0 {
+        return Err(at_fault(format!(
+            "the adapter has a classifier of {found} classes, but the task is one of the causal head"
+        )));
+    } else if found != classes {
+        return Err(at_fault(format!(
+            "the adapter's classifier has {found} classes, but the data have {classes}"
+        )));
+    }
+    let layout = Layout::new(config, lora, classes)?;
+    layout.pack(&tensors, &layout).map_err(|error| at_fault(error.to_string()))?;
+    Ok((tensors, is_seeded))
 }

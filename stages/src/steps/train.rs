@@ -72,6 +72,10 @@ impl GraphStage for Train {
         );
     }
 
+    fn check_data(&self, name: &str, check: &mut Check<'_>) {
+        self.start(name).check_data(Some(self.on.name()), check);
+    }
+
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {
         let local = to.seed("local", self.seeds.local);
         let labels = labels_of(to.nodes(), &self.on);
