@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import traceback
+import warnings
 from pathlib import Path
 
 import peft
@@ -205,33 +206,279 @@ def task_cases():
             yield f"{family}: {name}", lambda here, t=task, b=base, m=max_len: check_task(t, b, m, here)
 
 
-CASES = [task_cases]
+def setting_cases():
+    """Every setting of LoRA once."""
+    patterns = {
+        "rank": 4,
+        "alpha": 8,
+        "rank_pattern": {"v_proj": 2, r"layers\.0\.self_attn\.q_proj": 6},
+        "alpha_pattern": {r"layers\.2\..*": 3},
+        "layers": "Only([0, 2])",
+    }
+    on_blocks = {"rank": 2, "targets": r".*\.(dense|query_key_value)", "layers": "Last(2)"}
+    classes, labels = Classify(), {family: Verbalize(PROMPT, ONE_TOKEN[family]) for family in BASES}
+    completion = Complete(PROMPT, " {label}")
+    cases = [
+        ("llama", "all-linear", classes, {"rank": 4, "targets": "all-linear"}),
+        ("bloom", "all-linear", completion, {"rank": 4, "targets": "all-linear"}),
+        ("llama", "a regular expression", labels["llama"], {"rank": 4, "targets": r".*\.[12]\..*(up|q)_proj"}),
+        ("bloom", "a regular expression and blocks", classes, on_blocks),
+        ("llama", "patterns and blocks", completion, patterns),
+        ("llama", "patterns and blocks, classes", classes, patterns),
+        ("bloom", "rslora", classes, {"rank": 4, "alpha": 8, "rslora": True}),
+        ("llama", "dropout", classes, {"rank": 4, "dropout": 0.1}),
+        ("bloom", "gaussian", labels["bloom"], {"rank": 4, "init": "Gaussian"}),
+        ("llama", "frozen head", classes, {"rank": 4}),
+    ]
+    for family, name, task, lora in cases:
+        more = ", head: Frozen" if name == "frozen head" else ""
+        check = lambda here, t=task, b=BASES[family], l=lora, m=more: check_task(t, b, 64, here, l, m)
+        yield f"{family}: {name}", check
+
+
+def save_adapter(task, base, lora, folder, dtype):
+    """An adapter of PEFT's own, with B and the classifier at random."""
+    model = peft.get_peft_model(load_base(task, base), lora_peft(lora, task))
+    for name, tensor in model.named_parameters():
+        if "lora_B" in name or "modules_to_save" in name:
+            torch.nn.init.normal_(tensor, std=0.1)
+    model.to(dtype).save_pretrained(folder)
+
+
+def check_start(task, base, here, lora, dtype=torch.float32):
+    """A federation that goes on with PEFT's adapter: before any training, and after a round."""
+    folder = here.folder / "start"
+    save_adapter(task, base, lora, folder, dtype)
+    start = f"from: Adapter(folder: {ron(str(folder))})"
+    run = here.run(graph(base, task, 64, federation(start, rounds=1), SCORED))
+    saved = load_file(folder / "adapter_model.safetensors")
+    held = run.adapter("fed/init")
+    require(saved.keys() == held.keys(), f"fedpipe holds other tensors than the file: {saved.keys() ^ held.keys()}")
+    require(all(torch.equal(held[name], saved[name].float()) for name in saved), "fedpipe changed the adapter")
+    before = run.predictions("score/round-000")
+    # What PEFT makes of its own folder, not the model that was saved.
+    model = load_adapter(load_base(task, base), folder)
+    figures = {"start": apart(task, model, base, 64, before)}
+    with model.disable_adapter():
+        plain = apart(task, model, base, 64, before)
+    require(plain > 100 * BOUND, "the adapter says what its base says")
+    return check_within(figures | check_exports(task, base, run, 64, "score/round-001"))
+
+
+def start_cases():
+    """Adapters that PEFT saved."""
+    classes, half = Classify(), torch.bfloat16
+    patterns = {"rank": 4, "targets": ["q_proj", "down_proj"], "rank_pattern": {"down_proj": 2}, "layers": "Only([1])"}
+    expression = {"rank": 4, "rslora": True, "targets": r".*\.1\..*(dense|query_key_value)", "dropout": 0.1}
+    several = Verbalize(PROMPT, SEVERAL["llama"])
+    cases = [
+        ("llama", "classes", classes, {"rank": 4}, torch.float32),
+        ("bloom", "classes, all-linear", classes, {"rank": 4, "targets": "all-linear"}, torch.float32),
+        ("llama", "labels of several tokens, patterns and a block", several, patterns, torch.float32),
+        ("bloom", "completion, a regular expression", Complete(PROMPT, " {label}"), expression, torch.float32),
+        ("llama", "classes, saved in bfloat16", classes, {"rank": 4, "targets": "all-linear"}, half),
+    ]
+    for family, name, task, lora, dtype in cases:
+        check = lambda here, t=task, b=BASES[family], l=lora, d=dtype: check_start(t, b, here, l, d)
+        yield f"{family}: from PEFT's adapter, {name}", check
+
+
+def check_modules(task, base, here, lora):
+    """Whether PEFT, given the same settings, adapts the same modules with the same ranks and scales."""
+    training = f"fed: Train(base: base, on: tokens, lora: {lora_ron(lora)}, local: (steps: 1, batch: 2))"
+    run = here.run(graph(base, task, 16, [training]))
+    wanted = adapted_modules(peft.get_peft_model(load_base(task, base), lora_peft(lora, task)))
+    folder = run.export("adapter")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    found = merged_modules(tensors, load_file(base / "model.safetensors"), run.export("merged", "--merge"))
+    require(found.keys() == wanted.keys(), f"not the same in both: {sorted(found.keys() ^ wanted.keys())}")
+    ranks = {name for name in wanted if found[name][0] != wanted[name][0]}
+    require(not ranks, f"other ranks: {sorted(ranks)}")
+    scale = max(abs(found[name][1] / wanted[name][1] - 1) for name in wanted)
+    require(scale < 1e-3, f"scales are off by a factor of up to {1 + scale:.3f}")
+    # The exported settings must say the same again, also where they are written in another way.
+    again = adapted_modules(load_adapter(load_base(task, base), folder))
+    require(again == wanted, f"the exported settings mean {again}, not {wanted}")
+    return f"{len(wanted)} modules, ranks {sorted({rank for rank, _ in wanted.values()})}, scales within {scale:.0e}"
+
+
+def merged_modules(adapter, base, folder):
+    """Each module of an adapter with its rank, and with the scale by which it was merged into its weight."""
+    merged = load_file(folder / "model.safetensors")
+    modules = {}
+    for name in adapter:
+        if not name.endswith(".lora_A.weight"):
+            continue
+        path = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+        a, b = adapter[name].double(), adapter[name.replace("lora_A", "lora_B")].double()
+        product, moved = b @ a, merged[f"{path}.weight"].double() - base[f"{path}.weight"].double()
+        scale = ((moved * product).sum() / (product * product).sum()).item()
+        require((moved - scale * product).abs().max() < 1e-6, f"`{path}` was not merged as s·B·A")
+        modules[path] = (a.shape[0], scale)
+    for name in base.keys() & merged.keys():
+        is_adapted = name.removesuffix(".weight") in modules
+        require(is_adapted or torch.equal(base[name], merged[name]), f"`{name}` changed without an adapter")
+    return modules
+
+
+LLAMA_MODULES = [
+    {},
+    {"targets": ["q_proj"]},
+    {"targets": ["q_proj", "k_proj", "v_proj", "o_proj"]},
+    {"targets": ["self_attn.q_proj", "mlp.up_proj"]},
+    {"targets": ["model.layers.0.self_attn.q_proj"]},
+    {"targets": ["layers.1.mlp.gate_proj", "down_proj"]},
+    {"targets": ["1.self_attn.v_proj"]},
+    {"targets": "all-linear"},
+    {"targets": r".*\.(0|2)\..*(q|v)_proj"},
+    {"targets": r"(?!.*mlp).*_proj"},
+    {"targets": r".*0.*q_proj|.*2.*v_proj"},
+    {"targets": r"model\.layers\.\d+\.mlp\.[^.]+_proj"},
+    {"targets": r".*(?<!gate)_proj"},
+    {"targets": r".*\.(\w)_proj"},
+    {"layers": "Only([0, 2])"},
+    {"layers": "Last(1)", "targets": ["up_proj", "self_attn.o_proj"]},
+    {"rank_pattern": {"v_proj": 2}, "alpha_pattern": {"q_proj": 3}},
+    {"rank_pattern": {r"layers\.[01]\..*": 2}, "rslora": True},
+    {"rank_pattern": {"model.layers.1.self_attn.q_proj": 5}, "alpha_pattern": {"self_attn.v_proj": 1.5}},
+    {"rank_pattern": {r"^model\.layers\.0.*": 3}, "targets": "all-linear"},
+    {"rank_pattern": {"q_proj|v_proj": 3}, "alpha_pattern": {r"(0|1)\.self_attn\..*": 5}},
+    {"rank_pattern": {"v_proj": 2}, "layers": "Only([1])", "rslora": True},
+]
+BLOOM_MODULES = [
+    {},
+    {"targets": ["dense"]},
+    {"targets": ["dense_h_to_4h", "dense_4h_to_h"]},
+    {"targets": ["self_attention.dense", "query_key_value"]},
+    {"targets": ["transformer.h.1.mlp.dense_4h_to_h"]},
+    {"targets": ["h.0.self_attention.query_key_value", "2.mlp.dense_h_to_4h"]},
+    {"targets": "all-linear"},
+    {"targets": r".*dense"},
+    {"targets": r".*\.h\.[02]\..*dense.*"},
+    {"targets": r"transformer\.h\.\d\.(mlp|self_attention)\.dense(_h_to_4h)?"},
+    {"targets": r"(?!.*mlp)transformer\.h.*(value|dense)"},
+    {"layers": "Only([1])"},
+    {"layers": "Last(2)", "targets": ["dense", "mlp.dense_h_to_4h"]},
+    {"rank_pattern": {"dense": 2}, "targets": "all-linear"},
+    {"rank_pattern": {r"mlp\..*": 2}, "alpha_pattern": {r"h\.0\..*": 5}, "targets": "all-linear"},
+    {"rank_pattern": {r".*\.dense.*": 3}, "rslora": True, "targets": "all-linear"},
+    {"alpha_pattern": {"1.self_attention.query_key_value": 0.5}, "rslora": True},
+]
+
+
+def module_cases():
+    """Which modules are meant, with and without a classifier beside them."""
+    kinds = itertools.cycle([Classify(), Complete(PROMPT, " {label}")])
+    for family, settings in {"llama": LLAMA_MODULES, "bloom": BLOOM_MODULES}.items():
+        for more in settings:
+            check = lambda here, t=next(kinds), b=BASES[family], l=more: check_modules(t, b, here, {"rank": 4} | l)
+            yield f"{family}: modules of {lora_ron(more)}", check
+
+
+def check_refused(here, family, lora):
+    """Settings by which PEFT adapts a module that fedpipe cannot: it must say so, not adapt the others alone."""
+    task, base = Complete(PROMPT, " {label}"), BASES[family]
+    wanted = adapted_modules(peft.get_peft_model(load_base(task, base), lora_peft(lora, task)))
+    training = f"fed: Train(base: base, on: tokens, lora: {lora_ron(lora)}, local: (steps: 1, batch: 2))"
+    try:
+        run = here.run(graph(base, task, 16, [training]))
+    except Failed as failure:
+        require("exited with 2" in str(failure), f"not refused as a mistake in the graph: {failure}")
+        return "refused"
+    adapted = {name.split(".lora_")[0].removeprefix("base_model.model.") for name in run.adapter("fed/init")}
+    raise Failed(f"PEFT adapts {sorted(wanted.keys() - adapted)}, too, and fedpipe does not say that it will not")
+
+
+def refused_cases():
+    """Heads and embeddings, by name and by expression."""
+    cases = [
+        ("llama", ["q_proj", "lm_head"]),
+        ("llama", ["q_proj", "embed_tokens"]),
+        ("bloom", ["query_key_value", "word_embeddings"]),
+        ("llama", r".*(q_proj|lm_head)"),
+        ("llama", r"lm_head|.*q_proj"),
+        ("llama", r".*(q_proj|embed_tokens)"),
+        ("bloom", r".*(query_key_value|word_embeddings)"),
+    ]
+    for family, targets in cases:
+        lora = {"rank": 4, "targets": targets}
+        yield f"{family}: refuses {ron(targets)}", lambda here, f=family, l=lora: check_refused(here, f, l)
+
+
+class Skipped(Exception):
+    """A case that lacks what it needs."""
+
+
+@torch.inference_mode()
+def check_zero_shot(here):
+    """A real model, which was never trained here, on real prompts."""
+    folders = [os.environ.get(name) for name in ("FEDPIPE_SMOLLM2", "FEDPIPE_SST2")]
+    if not all(folders):
+        raise Skipped("FEDPIPE_SMOLLM2 and FEDPIPE_SST2 do not name a model and a data set")
+    base, data = map(Path, folders)
+    rows = read_parquet(data / "validation.parquet", 200)
+    here.write_rows("validation.tsv", rows)
+    # The data set needs the split that a federation would be trained on.
+    here.write_rows("train.tsv", rows[:2])
+    task = Verbalize("Review: {sentence}\nSentiment:", (" negative", " positive"))
+    run = here.run(graph(base, task, 128, [], "score: Evaluate(base: base, on: tokens)"))
+    predicted = run.predictions("score")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+    answers = task.answers(load_base(task, base), tokenizer, rows, 128)
+    right = [share_right(logits["logits"], rows) for logits in (predicted, answers)]
+    require(right[0] == right[1], f"accuracy {right[0]} here, {right[1]} there")
+    # Thirty blocks of float32 add up to more than three do.
+    line = check_within({"logits": largest_gap(predicted, answers)}, 5e-4)
+    return f"{line}, accuracy {right[0]:.3f}"
+
+
+def read_parquet(path, count):
+    """The first sentences of a file, with their labels."""
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(path, columns=["sentence", "label"]).slice(0, count).to_pylist()
+
+
+def share_right(logits, rows):
+    labels = torch.tensor([row["label"] for row in rows])
+    return (logits.argmax(1) == labels).double().mean().item()
+
+
+def zero_shot_cases():
+    yield "SmolLM2-135M-Instruct: SST-2 without training", check_zero_shot
+
+
+CASES = [task_cases, setting_cases, start_cases, module_cases, refused_cases, zero_shot_cases]
 
 
 def run_case(name, check, binary, folder):
-    """Prints one line; whether it passed."""
+    """Prints one line; how it went."""
     try:
-        print(f"ok      {name}: {check(space(binary, folder))}", flush=True)
-        return True
+        print(f"passed: {name}: {check(space(binary, folder))}", flush=True)
+        return "passed"
+    except Skipped as reason:
+        print(f"skipped: {name}: {reason}", flush=True)
+        return "skipped"
     except Failed as failure:
-        print(f"FAILED  {name}: {failure}", flush=True)
+        print(f"FAILED: {name}: {failure}", flush=True)
     except Exception:
-        print(f"FAILED  {name}:\n{traceback.format_exc()}", flush=True)
-    return False
+        print(f"FAILED: {name}:\n{traceback.format_exc()}", flush=True)
+    return "failed"
 
 
 def main(binary):
+    warnings.simplefilter("ignore", FutureWarning)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.manual_seed(17)
     binary = str(Path(binary).resolve())
-    counts = {True: 0, False: 0}
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
     with tempfile.TemporaryDirectory() as folder:
         cases = itertools.chain.from_iterable(cases() for cases in CASES)
         for number, (name, check) in enumerate(cases):
             counts[run_case(name, check, binary, Path(folder) / str(number))] += 1
-    print(f"{counts[True]} passed, {counts[False]} failed, 0 skipped")
-    return 1 if counts[False] else 0
+    print(", ".join(f"{count} {what}" for what, count in counts.items()))
+    return 1 if counts["failed"] else 0
 
 
 if __name__ == "__main__":
