@@ -4,7 +4,9 @@ Run by check.sh. One line is printed for each case, and the exit code is 1 if on
 """
 
 import itertools
+import json
 import os
+import shutil
 import sys
 import tempfile
 import traceback
@@ -12,6 +14,7 @@ import warnings
 from pathlib import Path
 
 import peft
+import tokenizers
 import torch
 import transformers
 from safetensors.torch import load_file
@@ -26,6 +29,7 @@ from reference import (
     load_adapter,
     load_base,
     load_merged,
+    load_tokenizer,
     require,
     ron,
     same_tokens,
@@ -128,7 +132,7 @@ SCORED = "score: Evaluate(base: base, adapter: fed, on: tokens, untrained: true)
 @torch.inference_mode()
 def apart(task, model, base, max_len, predicted):
     """The largest difference between what fedpipe predicted and what a model answers."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+    tokenizer = load_tokenizer(base)
     answers = task.answers(model, tokenizer, VALIDATION, max_len)
     return largest_gap(predicted, answers)
 
@@ -234,6 +238,46 @@ def setting_cases():
         more = ", head: Frozen" if name == "frozen head" else ""
         check = lambda here, t=task, b=BASES[family], l=lora, m=more: check_task(t, b, 64, here, l, m)
         yield f"{family}: {name}", check
+
+
+def make_base(source, folder, **changes):
+    """A copy of a base with other settings; where it has no tokenizer, with one that takes letters for tokens."""
+    ignored = shutil.ignore_patterns("*.md", "recorded*", "lora*", "train*", "fedavg", "causal*", "seqcls*", "input_ids*")
+    shutil.copytree(source, folder, ignore=ignored)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    changed = {name: value for name, value in (config | changes).items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(changed), encoding="utf-8")
+    if not (folder / "tokenizer.json").exists():
+        letters_tokenizer(config["vocab_size"]).save_pretrained(folder)
+    return folder
+
+
+def letters_tokenizer(size):
+    """A tokenizer of so many tokens, for models that are too small for any other."""
+    special = ["<unk>", "<s>", "</s>", "<pad>"]
+    tokens = special + list(" etaoinshrdlucmfwypvbgkjqxzTIAS.,'-!?\n:RV" + "0123456789")
+    vocab = {token: at for at, token in enumerate(tokens[:size])}
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, [], unk_token="<unk>"))
+    names = dict(zip(("unk_token", "bos_token", "eos_token", "pad_token"), special))
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **names)
+
+
+def check_base(task, source, here, **changes):
+    """The same on another base, with all of its linear modules adapted."""
+    base = make_base(source, here.folder / "base", **changes)
+    return check_task(task, base, 48, here, {"rank": 4, "targets": "all-linear"})
+
+
+def base_cases():
+    """What bases differ in: biases, shared keys, ties, kinds of numbers, shards, names, heads of their own."""
+    folders = sorted(path.parent for path in (ROOT / "tests/data/families").glob("*/config.json"))
+    for base in folders:
+        yield f"{base.name}: classes", lambda here, b=base: check_base(Classify(), b, here)
+        if "seqcls" not in base.name:
+            yield f"{base.name}: completion", lambda here, b=base: check_base(Complete("{first}", "{rest}"), b, here)
+    for family, base in BASES.items():
+        check = lambda here, b=base: check_base(Classify(), b, here, pad_token_id=None)
+        yield f"{family}: classes, no padding token in config.json", check
 
 
 def save_adapter(task, base, lora, folder, dtype):
@@ -423,7 +467,7 @@ def check_zero_shot(here):
     task = Verbalize("Review: {sentence}\nSentiment:", (" negative", " positive"))
     run = here.run(graph(base, task, 128, [], "score: Evaluate(base: base, on: tokens)"))
     predicted = run.predictions("score")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+    tokenizer = load_tokenizer(base)
     answers = task.answers(load_base(task, base), tokenizer, rows, 128)
     right = [share_right(logits["logits"], rows) for logits in (predicted, answers)]
     require(right[0] == right[1], f"accuracy {right[0]} here, {right[1]} there")
@@ -448,7 +492,7 @@ def zero_shot_cases():
     yield "SmolLM2-135M-Instruct: SST-2 without training", check_zero_shot
 
 
-CASES = [task_cases, setting_cases, start_cases, module_cases, refused_cases, zero_shot_cases]
+CASES = [task_cases, setting_cases, base_cases, start_cases, module_cases, refused_cases, zero_shot_cases]
 
 
 def run_case(name, check, binary, folder):

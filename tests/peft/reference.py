@@ -11,7 +11,12 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils import load_peft_weights
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from fedpipe import Failed
 
@@ -139,10 +144,12 @@ def label_tokens(tokenizer, prompts, word):
 def batches(model, encoded, size=8):
     """Rows of tokens, padded on the right."""
     pad = model.config.pad_token_id
+    # Without a padding token, transformers takes a classifier's rows one by one only.
+    size = 1 if pad is None else size
     for start in range(0, len(encoded), size):
         some = encoded[start : start + size]
         width = max(map(len, some))
-        ids = [row + [0 if pad is None else pad] * (width - len(row)) for row in some]
+        ids = [row + [pad] * (width - len(row)) for row in some]
         mask = [[1] * len(row) + [0] * (width - len(row)) for row in some]
         yield {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
 
@@ -171,8 +178,8 @@ def load(task, folder, **more):
 
 
 def load_base(task, folder):
-    """The base for a task; a classifier on it is drawn at random, and the adapter must replace it."""
-    return load(task, folder, **task.labels).eval()
+    """The base for a task; a classifier is drawn at random or the base's own, and the adapter must replace it."""
+    return load(task, folder, **task.labels, ignore_mismatched_sizes=True).eval()
 
 
 def load_adapter(base, folder):
@@ -216,7 +223,16 @@ def adapted_modules(model):
     return {name.removeprefix(prefix): (layer.r["default"], layer.scaling["default"]) for name, layer in layers}
 
 
+def load_tokenizer(folder):
+    """The tokenizer of a folder."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # For a model of this kind transformers builds Qwen2's tokenizer from the vocabulary, whatever tokenizer.json says.
+    # The tiny one here has letters for tokens, which that cannot read.
+    is_rebuilt = type(tokenizer).__name__ == "Qwen2Tokenizer"
+    return PreTrainedTokenizerFast.from_pretrained(folder) if is_rebuilt else tokenizer
+
+
 def same_tokens(one, other, texts):
     """Whether two folders' tokenizers agree."""
-    tokens = [AutoTokenizer.from_pretrained(folder)(texts).input_ids for folder in (one, other)]
+    tokens = [load_tokenizer(folder)(texts).input_ids for folder in (one, other)]
     require(tokens[0] == tokens[1], "the exported tokenizer gives other tokens")
