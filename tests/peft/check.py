@@ -240,6 +240,37 @@ def setting_cases():
         yield f"{family}: {name}", check
 
 
+def card_model(folder):
+    """The model that the Python of an exported folder's README.md makes."""
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    made = {}
+    exec(code.replace("this folder", str(folder)), made)
+    return made["model"].eval()
+
+
+def check_cards(task, base, here):
+    """What model cards tell others to do, and the adapter of an earlier round."""
+    training = federation(f"lora: {lora_ron({'rank': 4})}")
+    run = here.run(graph(base, task, 64, training, SCORED))
+    last, first = run.predictions("score/round-002"), run.predictions("score/round-001")
+    folders = {
+        "adapter's card": (run.export("adapter"), last),
+        "merged card": (run.export("merged", "--merge"), last),
+        "round 1": (run.export("earlier", "--step", "fed/round-001"), first),
+    }
+    return check_within(
+        {name: apart(task, card_model(folder), base, 64, said) for name, (folder, said) in folders.items()}
+    )
+
+
+def card_cases():
+    """With a classifier and without one."""
+    for family, base in BASES.items():
+        for name, task in {"classes": Classify(), "completion": Complete(PROMPT, " {label}")}.items():
+            yield f"{family}: model cards, {name}", lambda here, t=task, b=base: check_cards(t, b, here)
+
+
 def make_base(source, folder, **changes):
     """A copy of a base with other settings; where it has no tokenizer, with one that takes letters for tokens."""
     ignored = shutil.ignore_patterns("*.md", "recorded*", "lora*", "train*", "fedavg", "causal*", "seqcls*", "input_ids*")
@@ -492,7 +523,7 @@ def zero_shot_cases():
     yield "SmolLM2-135M-Instruct: SST-2 without training", check_zero_shot
 
 
-CASES = [task_cases, setting_cases, base_cases, start_cases, module_cases, refused_cases, zero_shot_cases]
+CASES = [task_cases, setting_cases, card_cases, base_cases, start_cases, module_cases, refused_cases, zero_shot_cases]
 
 
 def run_case(name, check, binary, folder):
