@@ -11,6 +11,7 @@ import sys
 import tempfile
 import traceback
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import peft
@@ -490,6 +491,8 @@ def check_zero_shot(here):
     folders = [os.environ.get(name) for name in ("FEDPIPE_SMOLLM2", "FEDPIPE_SST2")]
     if not all(folders):
         raise Skipped("FEDPIPE_SMOLLM2 and FEDPIPE_SST2 do not name a model and a data set")
+    if find_spec("pyarrow") is None:
+        raise Skipped("there is no pyarrow to read the data set with")
     base, data = map(Path, folders)
     rows = read_parquet(data / "validation.parquet", 200)
     here.write_rows("validation.tsv", rows)
