@@ -31,6 +31,12 @@ impl Family {
         self.rules().targets()
     }
 
+    /// The paths of modules that PEFT can adapt and this does not.
+    pub(super) fn other_modules(self) -> [&'static str; 2] {
+        let embeddings = self.rules().embeddings();
+        ["lm_head", embeddings.strip_suffix(".weight").unwrap_or(embeddings)]
+    }
+
     /// What is adapted where nothing else is said, as in PEFT.
     pub fn default_targets(self) -> &'static [&'static str] {
         self.rules().default_targets()

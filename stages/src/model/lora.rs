@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::config::Config;
-use super::targets::{Targets, of_patterns};
+use super::targets::{Meant, Targets, is_idle, of_patterns};
 
 /// Why a base cannot take an adapter.
 #[derive(Debug, Error, PartialEq)]
@@ -54,6 +54,16 @@ pub enum LoraError {
         /// What such a pattern is matched with.
         example: String,
     },
+    /// A pattern that matches a module which cannot be adapted here.
+    #[error(
+        "`{pattern}` also matches `{path}`, which is not adapted here; let it match linear modules of the blocks only"
+    )]
+    Beyond {
+        /// The pattern.
+        pattern: String,
+        /// The module.
+        path: &'static str,
+    },
     /// Two patterns for one module.
     #[error("two patterns match `{path}`; let only one of them match it")]
     TwoMatch {
@@ -88,7 +98,7 @@ impl LoraError {
             | Self::Regex { field, .. }
             | Self::NoMatch { field, .. }
             | Self::TwoMatch { field, .. } => field,
-            Self::Target { .. } | Self::Targets(_) => "targets",
+            Self::Target { .. } | Self::Targets(_) | Self::Beyond { .. } => "targets",
             Self::Layers { .. } | Self::Only { .. } => "layers",
         }
     }
@@ -113,7 +123,7 @@ pub enum Layers {
 
 impl Layers {
     /// Whether the block `layer` of `layers` is meant.
-    fn has(&self, layer: usize, layers: usize) -> bool {
+    pub fn has(&self, layer: usize, layers: usize) -> bool {
         match self {
             Self::All => true,
             Self::Last(last) => layer + last >= layers,
@@ -222,22 +232,21 @@ impl LoraConfig {
     pub fn modules(&self, config: &Config) -> Result<Vec<Module>, LoraError> {
         self.check_numbers()?;
         self.layers.check(config.layers)?;
-        let known = config.family.targets();
-        let places = (0..config.layers)
-            .filter(|&layer| self.layers.has(layer, config.layers))
-            .flat_map(|layer| (0..known.len()).map(move |slot| (layer, slot)));
-        let all: Vec<(usize, usize, String)> = places
-            .filter_map(|(layer, slot)| Some((layer, slot, config.module(layer, known[slot])?)))
-            .collect();
+        let (all, known) = (places(config), config.family.targets());
         let paths: Vec<String> = all.iter().map(|(.., path)| path.clone()).collect();
         let default = Targets::names(config.family.default_targets());
-        let meant = self.targets.as_ref().unwrap_or(&default).of(&paths, known)?;
-        let kept: Vec<(usize, usize, String)> = all
-            .into_iter()
-            .zip(meant)
-            .filter(|(_, meant)| *meant)
-            .map(|(place, _)| place)
-            .collect();
+        let targets = self.targets.as_ref().unwrap_or(&default);
+        let meant = targets.of(&paths, known, &config.family.other_modules())?;
+        let kept = all.into_iter().zip(meant).filter(|((layer, ..), meant)| match meant {
+            Meant::Not => false,
+            Meant::ByRule => self.layers.has(*layer, config.layers),
+            Meant::ByPath => true,
+        });
+        let kept: Vec<(usize, usize, String)> = kept.map(|(place, _)| place).collect();
+        if kept.is_empty() {
+            let what = "leaves no block in which there is a target".to_owned();
+            return Err(LoraError::Only { what, layers: config.layers });
+        }
         let paths: Vec<String> = kept.iter().map(|(.., path)| path.clone()).collect();
         let ranks = of_patterns("rank_pattern", self.rank_pattern.clone(), &paths)?;
         let alphas = of_patterns("alpha_pattern", self.alpha_pattern.clone(), &paths)?;
@@ -248,6 +257,26 @@ impl LoraConfig {
             Module { layer, slot, path, rank, scale }
         });
         Ok(modules.collect())
+    }
+
+    /// The same settings without names and patterns that match no module of a base of `config`: PEFT passes over
+    /// them, and its users have folders with such.
+    #[must_use]
+    pub fn fitted(&self, config: &Config) -> Self {
+        let paths: Vec<String> = places(config).into_iter().map(|(.., path)| path).collect();
+        let mut fitted = self.clone();
+        fitted.targets = fitted.targets.map(|targets| targets.fitted(&paths));
+        let adapted = Self {
+            targets: fitted.targets.clone(),
+            layers: self.layers.clone(),
+            ..Self::of_rank(1)
+        };
+        if let Ok(modules) = adapted.modules(config) {
+            let paths: Vec<String> = modules.into_iter().map(|module| module.path).collect();
+            fitted.rank_pattern.retain(|pattern, _| !is_idle(pattern, &paths));
+            fitted.alpha_pattern.retain(|pattern, _| !is_idle(pattern, &paths));
+        }
+        fitted
     }
 
     fn scale(&self, rank: usize, alpha: f64) -> f64 {
@@ -284,6 +313,16 @@ impl LoraConfig {
     }
 }
 
+/// Every module that could be adapted: its block, its slot and its path.
+fn places(config: &Config) -> Vec<(usize, usize, String)> {
+    let known = config.family.targets();
+    let places =
+        (0..config.layers).flat_map(|layer| (0..known.len()).map(move |slot| (layer, slot)));
+    places
+        .filter_map(|(layer, slot)| Some((layer, slot, config.module(layer, known[slot])?)))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,6 +340,19 @@ mod tests {
         let modules = lora.modules(&tiny::config()).unwrap();
         let found: Vec<_> = modules.iter().map(|m| (m.layer, m.slot, m.rank, m.scale)).collect();
         assert_eq!(found, [(0, 0, 8, 2.0), (0, 2, 4, 4.0), (2, 0, 8, 4.0), (2, 2, 4, 8.0)]);
+        let path = "model.layers.1.mlp.up_proj";
+        let by_path = LoraConfig {
+            targets: Some(Targets::names(&["q_proj", path])),
+            layers: Layers::Last(1),
+            ..LoraConfig::of_rank(2)
+        };
+        let modules = by_path.modules(&tiny::config()).unwrap();
+        let paths: Vec<&str> = modules.iter().map(|module| module.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [path, "model.layers.2.self_attn.q_proj"],
+            "a whole path is meant in any block"
+        );
         let rslora = LoraConfig { rslora: true, ..lora };
         let scale = rslora.modules(&tiny::config()).unwrap()[1].scale;
         assert!((scale - 8.0).abs() < 1e-12);
@@ -326,5 +378,19 @@ mod tests {
         let (field, text) = fault(LoraConfig { rank_pattern: ranks, ..of() });
         assert_eq!(field, "rank_pattern");
         assert!(text.contains("`k_proj` matches no module"), "{text}");
+    }
+
+    #[test]
+    fn settings_of_peft_are_fitted_to_the_base() {
+        let lora = LoraConfig {
+            targets: Some(Targets::names(&["q_proj", "query_key_value"])),
+            rank_pattern: [("q_proj".to_owned(), 4), ("dense".to_owned(), 2)].into(),
+            ..LoraConfig::of_rank(8)
+        };
+        assert!(lora.check(&tiny::config()).is_err());
+        let fitted = lora.fitted(&tiny::config());
+        let ranks: Vec<usize> =
+            fitted.modules(&tiny::config()).unwrap().iter().map(|module| module.rank).collect();
+        assert_eq!(ranks, [4, 4, 4]);
     }
 }

@@ -25,19 +25,31 @@ impl Targets {
         Self::Names(names.iter().map(|&name| name.to_owned()).collect())
     }
 
-    /// Which of `paths` are meant, in their order; `known` are the last parts of such paths.
+    /// How each of `paths` is meant, in their order; `known` are the last parts of such paths, and `others` the
+    /// paths of modules that PEFT would adapt and this does not.
     pub(super) fn of(
         &self,
         paths: &[String],
         known: &'static [&'static str],
-    ) -> Result<Vec<bool>, LoraError> {
+        others: &[&'static str],
+    ) -> Result<Vec<Meant>, LoraError> {
         match self {
-            Self::Pattern(pattern) if pattern == ALL_LINEAR => Ok(vec![true; paths.len()]),
+            Self::Pattern(pattern) if pattern.eq_ignore_ascii_case(ALL_LINEAR) => {
+                Ok(vec![Meant::ByRule; paths.len()])
+            }
             Self::Pattern(pattern) => {
                 let regex = compile("targets", pattern, &format!("^(?:{pattern})$"))?;
-                let found = paths.iter().map(|path| is_match(&regex, "targets", pattern, path));
-                let found = found.collect::<Result<Vec<bool>, _>>()?;
-                if found.contains(&true) {
+                let matches = |path: &str| is_match(&regex, "targets", pattern, path);
+                for &path in others {
+                    if matches(path)? {
+                        return Err(LoraError::Beyond { pattern: pattern.clone(), path });
+                    }
+                }
+                let found = paths
+                    .iter()
+                    .map(|path| Ok(if matches(path)? { Meant::ByRule } else { Meant::Not }));
+                let found = found.collect::<Result<Vec<Meant>, _>>()?;
+                if found.contains(&Meant::ByRule) {
                     return Ok(found);
                 }
                 let example = paths.first().cloned().unwrap_or_default();
@@ -45,10 +57,37 @@ impl Targets {
             }
             Self::Names(names) => {
                 check_names(names, paths, known)?;
-                Ok(paths.iter().map(|path| names.iter().any(|name| ends_in(path, name))).collect())
+                let meant = |path: &String| match names {
+                    names if names.contains(path) => Meant::ByPath,
+                    names if names.iter().any(|name| ends_in(path, name)) => Meant::ByRule,
+                    _ => Meant::Not,
+                };
+                Ok(paths.iter().map(meant).collect())
             }
         }
     }
+
+    /// The same without names that none of `paths` has: PEFT passes over them.
+    pub(super) fn fitted(&self, paths: &[String]) -> Self {
+        match self {
+            Self::Names(names) => {
+                let is_met = |name: &&String| paths.iter().any(|path| ends_in(path, name));
+                Self::Names(names.iter().filter(is_met).cloned().collect())
+            }
+            pattern @ Self::Pattern(_) => pattern.clone(),
+        }
+    }
+}
+
+/// How a module is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meant {
+    /// Not at all.
+    Not,
+    /// By a rule, which holds in the blocks that are adapted.
+    ByRule,
+    /// By its whole path, whatever blocks are adapted.
+    ByPath,
 }
 
 fn ends_in(path: &str, name: &str) -> bool {
@@ -75,6 +114,11 @@ fn check_names(
         }
     }
     Ok(())
+}
+
+/// Whether a pattern of PEFT's `rank_pattern` or `alpha_pattern` matches none of `paths`.
+pub(super) fn is_idle(pattern: &str, paths: &[String]) -> bool {
+    of_patterns("rank_pattern", [(pattern.to_owned(), ())], paths).is_err()
 }
 
 /// The value that a pattern of `patterns` (PEFT's `rank_pattern` or `alpha_pattern`) gives for each of `paths`.
@@ -172,9 +216,13 @@ mod tests {
         [of(0), of(1), of(11)].concat()
     }
 
+    fn of(targets: &Targets) -> Result<Vec<Meant>, LoraError> {
+        targets.of(&paths(), KNOWN, &["lm_head"])
+    }
+
     fn meant(targets: &Targets) -> Vec<usize> {
-        let found = targets.of(&paths(), KNOWN).unwrap();
-        (0..9).filter(|&i| found[i]).collect()
+        let found = of(targets).unwrap();
+        (0..9).filter(|&i| found[i] != Meant::Not).collect()
     }
 
     // What PEFT's `check_target_module_exists` finds for the same names.
@@ -184,12 +232,12 @@ mod tests {
         assert_eq!(meant(&Targets::names(&["self_attn.v_proj"])), [1, 4, 7]);
         assert_eq!(meant(&Targets::names(&["layers.1.self_attn.v_proj"])), [4], "not in 11");
         assert_eq!(meant(&Targets::names(&["model.layers.0.mlp.up_proj"])), [2]);
-        let fault = Targets::names(&["proj"]).of(&paths(), KNOWN).unwrap_err().to_string();
+        let fault = of(&Targets::names(&["proj"])).unwrap_err().to_string();
         assert!(fault.contains("no module `proj`"), "{fault}");
-        let fault = Targets::names(&["q_prj"]).of(&paths(), KNOWN).unwrap_err().to_string();
+        let fault = of(&Targets::names(&["q_prj"])).unwrap_err().to_string();
         assert!(fault.contains("did you mean `q_proj`?"), "{fault}");
-        assert!(Targets::names(&["q_proj", "q_proj"]).of(&paths(), KNOWN).is_err());
-        assert!(Targets::names(&[]).of(&paths(), KNOWN).is_err());
+        assert!(of(&Targets::names(&["q_proj", "q_proj"])).is_err());
+        assert!(of(&Targets::names(&[])).is_err());
     }
 
     #[test]
@@ -199,9 +247,10 @@ mod tests {
         assert_eq!(meant(&pattern(r"(?!.*mlp).*_proj")), [0, 1, 3, 4, 6, 7]);
         assert_eq!(meant(&pattern(ALL_LINEAR)).len(), 9);
         assert_eq!(meant(&pattern("q_proj|.*11.*q_proj")), [6], "alternatives are whole, too");
-        let fault = |text: &str| pattern(text).of(&paths(), KNOWN).unwrap_err().to_string();
+        let fault = |text: &str| of(&pattern(text)).unwrap_err().to_string();
         assert!(fault("q_proj").contains("matches no module"), "a part is no match");
         assert!(fault("(").contains("is no regular expression"));
+        assert!(fault(".*").contains("also matches `lm_head`"));
     }
 
     #[test]

@@ -49,7 +49,9 @@ fn settings(adapter: &Adapter, config: &Config, base: &BaseName) -> Result<Value
         // A pattern and a list of blocks are more than PEFT takes together; the pattern is then written out.
         Layers::All => Value::Null,
         _ if matches!(lora.targets, Some(Targets::Pattern(_))) => Value::Null,
-        _ => blocks(&modules),
+        layers => json!(
+            (0..config.layers).filter(|&at| layers.has(at, config.layers)).collect::<Vec<_>>()
+        ),
     };
     let mut fields = Map::new();
     let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
@@ -90,7 +92,8 @@ fn targets(lora: &LoraConfig, config: &Config, modules: &[Module]) -> Value {
         }
         // Python's expressions are not quite Rust's: the paths that were found are what is meant.
         (Some(Targets::Pattern(pattern)), layers)
-            if pattern != crate::model::ALL_LINEAR || *layers != Layers::All =>
+            if !pattern.eq_ignore_ascii_case(crate::model::ALL_LINEAR)
+                || *layers != Layers::All =>
         {
             json!(modules.iter().map(|module| &module.path).collect::<Vec<_>>())
         }
@@ -102,12 +105,6 @@ fn targets(lora: &LoraConfig, config: &Config, modules: &[Module]) -> Value {
             json!(names)
         }
     }
-}
-
-fn blocks(modules: &[Module]) -> Value {
-    let mut blocks: Vec<usize> = modules.iter().map(|module| module.layer).collect();
-    blocks.dedup();
-    json!(blocks)
 }
 
 #[cfg(test)]
@@ -171,5 +168,6 @@ mod tests {
         assert_eq!(of(pattern.clone(), Layers::All), json!(paths));
         assert_eq!(of(pattern, Layers::Last(2)), json!(paths));
         of(None, Layers::Last(2));
+        of(Some(Targets::names(&["q_proj", "model.layers.0.mlp.up_proj"])), Layers::Only(vec![2]));
     }
 }

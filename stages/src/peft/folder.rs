@@ -103,7 +103,10 @@ pub fn read_settings(folder: &Path) -> Result<LoraConfig> {
         alpha_pattern: fields.alpha_pattern.unwrap_or_default(),
         dropout: fields.lora_dropout,
         rslora: fields.use_rslora,
-        layers: fields.layers_to_transform.map_or(Layers::All, |Blocks(list)| Layers::Only(list)),
+        layers: match fields.layers_to_transform {
+            Some(Blocks(list)) if !list.is_empty() => Layers::Only(list),
+            _ => Layers::All,
+        },
         init: Init::Kaiming,
     })
 }
@@ -168,6 +171,7 @@ mod tests {
             ..LoraConfig::of_rank(8)
         };
         assert_eq!(lora, wanted);
+        assert_eq!(read(r#"{"layers_to_transform": []}"#).unwrap().layers, Layers::All);
         let change = r#"{"target_modules": "all-linear", "layers_to_transform": 3, "use_rslora": true,
             "rank_pattern": {"q_proj": 4}}"#;
         let lora = read(change).unwrap();

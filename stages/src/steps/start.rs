@@ -63,7 +63,7 @@ impl Start<'_> {
                 match (read, check.config(self.base.name())) {
                     (Err(error), _) => check.refuse(path, &error),
                     (Ok(lora), Some(config)) => {
-                        if let Err(fault) = lora.check(&config) {
+                        if let Err(fault) = lora.fitted(&config).check(&config) {
                             let message = format!("the adapter does not fit the base: {fault}");
                             check.complain(path, message, None);
                         }
@@ -100,7 +100,7 @@ impl Start<'_> {
         };
         let tensors = peft::read_settings(&folder)
             .and_then(|lora| Ok((lora, peft::tensors_path(&folder)?)))
-            .and_then(|(lora, path)| take_over(&path, &config, &lora, classes, 0));
+            .and_then(|(lora, path)| take_over(&path, &config, &lora.fitted(&config), classes, 0));
         if let Err(error) = tensors {
             check.refuse(format!("{}.from", self.name), &error);
         }
@@ -149,13 +149,13 @@ impl Stage for Import {
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {
         let config = Config::parse(&cx.open(&self.config)?.0)?;
         let labels = label_names(cx, self.labels.as_ref())?;
-        let (tensors, is_seeded) =
-            take_over(&self.path, &config, &self.lora, labels.len(), self.seed)?;
+        let lora = self.lora.fitted(&config);
+        let (tensors, is_seeded) = take_over(&self.path, &config, &lora, labels.len(), self.seed)?;
         if is_seeded {
             cx.note("the adapter has no classifier: one begins from its seed");
         }
         cx.out().bytes(Adapter::TENSORS, &tensors.to_safetensors())?;
-        cx.write_json(Adapter::CONFIG, &AdapterConfig { lora: self.lora.clone(), labels })
+        cx.write_json(Adapter::CONFIG, &AdapterConfig { lora, labels })
     }
 }
 

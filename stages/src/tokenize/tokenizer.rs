@@ -2,8 +2,8 @@
 //!
 //! `tokenizer.json` is taken at its word: its normaliser, pre-tokenizer, model and post-processor
 //! decide, with what `tokenizer_config.json` says about special tokens and the side that is cut.
-//! That is what transformers 5 does, by whose ids this is tested, in all but one case. Where
-//! `tokenizer_class` is `LlamaTokenizer`, transformers builds a tokenizer anew from the vocabulary
+//! That is what transformers 5 does, by whose ids this is tested, in all but a few cases. Where
+//! `tokenizer_class` is `LlamaTokenizer` (or the model is a Qwen2), transformers builds a tokenizer anew from the vocabulary
 //! alone (unless the *model* is a Mistral, or the file is byte-level, as Llama 3's). That one gives
 //! other ids for texts that begin with a space or that spell out a special token. The file agrees
 //! with sentencepiece about the space, which is what such models were trained with.
