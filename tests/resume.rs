@@ -47,6 +47,9 @@ fn ctrl_c_keeps_what_is_done_and_exits_130() {
     let done = space.records().len() as u64;
     let log = space.fedpipe(&["log", "--json"]).fine().json();
     assert_eq!(log[0]["state"], "stopped");
+    // One client's adapter is not what a federation came to, however far it got.
+    let told = space.fedpipe(&["export", "last", "out"]).fine().stdout;
+    assert!(told.contains("did not come to its end") && !told.contains("client-"), "{told}");
     let (_, reused, _) = space.run(&[]).counts();
     assert_eq!(reused, done);
 }

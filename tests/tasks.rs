@@ -134,3 +134,25 @@ fn wrong_tasks_and_heads_are_refused_before_work_starts() {
         assert!(!space.path(".fedpipe").exists(), "{sentence}");
     }
 }
+
+#[test]
+fn a_split_that_is_not_there_is_found_before_work_starts() {
+    let refused = |graph: &str, files: &[(&str, &str)], sentence: &str| {
+        let space = space(graph);
+        for (name, text) in files {
+            space.write(name, text);
+        }
+        let ran = space.fedpipe(&["run", "graph.ron"]);
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        assert!(ran.stderr.contains(sentence), "{sentence}: {}", ran.stderr);
+        assert!(!space.path(".fedpipe").exists());
+    };
+    let score = "score: Evaluate(base: base, adapter: fed, on: tokens, split: \"test\"),";
+    let plain = graph("llama-tiny-mha", "", "lora: (rank: 2),", score);
+    refused(&plain, &[], "the data have no split `test`, only `train`, `validation`");
+    let plain = graph("llama-tiny-mha", "", "lora: (rank: 2),", SCORE);
+    let unlabelled = [("validation.tsv", "sentence\tlabel\na film\t-1\n")];
+    refused(&plain, &unlabelled, "the split `validation` has no labels");
+    let renamed = plain.replace("\"train\":", "\"learn\":");
+    refused(&renamed, &[], "the data have no split `train`");
+}

@@ -53,6 +53,12 @@ pub struct Past {
 }
 
 impl Past {
+    /// What to know before its results are used.
+    pub fn warning(&self) -> Option<&'static str> {
+        let is_whole = self.ended && !self.stopped && self.failed.is_empty();
+        (!is_whole).then_some("the run did not come to its end: this is how far it got")
+    }
+
     /// The text of the graph that a step belongs to.
     pub fn graph_of(&self, step: &str) -> &str {
         let own = self.effective.iter().find(|(label, _)| {

@@ -55,31 +55,47 @@ impl Lineage {
         &self.steps
     }
 
-    /// The results of `kind` that no other result of that kind was made from: what the run came to.
-    pub fn last_of(&self, kind: &str) -> Vec<usize> {
-        let of_kind = |made: &&Made| made.record.found.kind == kind;
-        let used: BTreeSet<Digest> =
-            self.steps.iter().filter(of_kind).flat_map(|made| &made.inputs).copied().collect();
-        let is_last = |&at: &usize| {
-            let found = &self.steps[at].record.found;
-            found.kind == kind && !used.contains(&found.tree.digest)
+    /// What the run came to: the results of `kind` that no other result of that kind was made from; those of which
+    /// `is_part` holds are only on the way.
+    pub fn last_of(&self, kind: &str, is_part: impl Fn(&str) -> bool) -> Vec<usize> {
+        let whole = |at: &usize| {
+            let made = &self.steps[*at];
+            made.record.found.kind == kind && !is_part(&made.name)
         };
-        (0..self.steps.len()).filter(is_last).collect()
+        let whole: Vec<usize> = (0..self.steps.len()).filter(whole).collect();
+        let used: BTreeSet<Digest> =
+            whole.iter().flat_map(|&at| &self.steps[at].inputs).copied().collect();
+        let is_last = |at: &usize| !used.contains(&self.steps[*at].record.found.tree.digest);
+        whole.into_iter().filter(is_last).collect()
     }
 
     /// The step itself and all that it was made from.
+    ///
+    /// An entry that several results have alike (the names of classes, say) leads to one that is there for another
+    /// reason, if there is one.
     pub fn ancestry(&self, at: usize) -> BTreeSet<usize> {
-        let (mut met, mut left) = (BTreeSet::from([at]), vec![at]);
-        while let Some(at) = left.pop() {
-            for input in &self.steps[at].inputs {
-                for &maker in self.makers.get(input).into_iter().flatten() {
-                    if met.insert(maker) {
-                        left.push(maker);
+        let mut met = BTreeSet::new();
+        let mut shared: Vec<&[usize]> = Vec::new();
+        let mut left = vec![at];
+        loop {
+            while let Some(at) = left.pop() {
+                if !met.insert(at) {
+                    continue;
+                }
+                for input in &self.steps[at].inputs {
+                    match self.makers.get(input).map_or(&[][..], Vec::as_slice) {
+                        [maker] => left.push(*maker),
+                        several => shared.push(several),
                     }
                 }
             }
+            let is_open = |makers: &&[usize]| !makers.iter().any(|maker| met.contains(maker));
+            let Some(makers) = shared.iter().copied().find(is_open).filter(|m| !m.is_empty())
+            else {
+                return met;
+            };
+            left.push(makers[0]);
         }
-        met
     }
 
     /// All results of `kind`.
@@ -99,17 +115,21 @@ impl Lineage {
         candidates().find(is_whole).or_else(|| candidates().next()).copied()
     }
 
-    /// The results of `kind` that were made straight from a result of kind `of` in `ancestry`.
-    pub fn about(&self, kind: &str, of: &str, ancestry: &BTreeSet<usize>) -> Vec<usize> {
-        let trees: BTreeSet<Digest> = ancestry
+    /// The results of `kind` whose `subject`, by their manifests, is a result in `ancestry`.
+    pub fn about(
+        &self,
+        kind: &str,
+        subject: impl Fn(&Value) -> Option<&str>,
+        ancestry: &BTreeSet<usize>,
+    ) -> Vec<usize> {
+        let trees: BTreeSet<String> = ancestry
             .iter()
-            .map(|&at| &self.steps[at].record.found)
-            .filter(|found| found.kind == of)
-            .map(|found| found.tree.digest)
+            .map(|&at| self.steps[at].record.found.tree.digest.to_string())
             .collect();
         let is_about = |&at: &usize| {
-            let made = &self.steps[at];
-            made.record.found.kind == kind && made.inputs.iter().any(|input| trees.contains(input))
+            let record = &self.steps[at].record;
+            record.found.kind == kind
+                && subject(&record.manifest).is_some_and(|it| trees.contains(it))
         };
         (0..self.steps.len()).filter(is_about).collect()
     }

@@ -35,6 +35,7 @@ pub fn export(
     base: BlobRef,
     card: &Card,
 ) -> Result<()> {
+    let folder = &std::path::absolute(folder).map_err(|e| Error::io("find", folder, e))?;
     let taken = fs::read_dir(folder).is_ok_and(|mut names| names.next().is_some());
     if taken || folder.is_file() {
         return Err(Error::input(format!("`{}` is there already", folder.display()))
@@ -42,18 +43,14 @@ pub fn export(
     }
     let (adapter, files) =
         (Adapter::open(Opened::Tree(view(store, adapter)?))?, view(store, base)?);
-    let mut name = folder.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial = folder.with_file_name(name);
-    if partial.exists() {
-        fs::remove_dir_all(&partial).map_err(|e| Error::io("remove", &partial, e))?;
+    let name = folder.file_name().unwrap_or_default().display();
+    let partial = folder.with_file_name(format!(".{name}.fedpipe-{}", std::process::id()));
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent).map_err(|e| Error::io("make", parent, e))?;
     }
-    fs::create_dir_all(&partial).map_err(|e| Error::io("make", &partial, e))?;
-    let written = fill(&partial, &adapter, &files, card).and_then(|()| {
-        // An empty folder may be in the place.
-        drop(fs::remove_dir(folder));
-        fs::rename(&partial, folder).map_err(|e| Error::io("rename to", folder, e))
-    });
+    fs::create_dir(&partial).map_err(|e| Error::io("make", &partial, e))?;
+    let written = fill(&partial, &adapter, &files, card)
+        .and_then(|()| fs::rename(&partial, folder).map_err(|e| Error::io("rename to", folder, e)));
     if written.is_err() {
         drop(fs::remove_dir_all(&partial));
     }
@@ -73,8 +70,10 @@ fn fill(folder: &Path, adapter: &Adapter, files: &TreeView<'_>, card: &Card) -> 
         let (weights, others): (Vec<&str>, Vec<&str>) = names
             .filter(|name| *name != "config.json")
             .partition(|name| name.ends_with(".safetensors") || *name == INDEX_FILE);
-        let blobs: Vec<(&str, Blob)> =
-            weights.into_iter().map(|name| Ok((name, files.blob(name)?))).collect::<Result<_>>()?;
+        let blobs: Vec<(&str, Blob)> = weights
+            .into_iter()
+            .map(|name| Ok((name, weight(files, name)?)))
+            .collect::<Result<_>>()?;
         let shards: Vec<NamedFile<'_>> =
             blobs.iter().map(|(name, bytes)| NamedFile { name, bytes }).collect();
         peft::write_merged(folder, adapter, &config, Checkpoint::open(&shards)?)?;
@@ -89,6 +88,29 @@ fn fill(folder: &Path, adapter: &Adapter, files: &TreeView<'_>, card: &Card) -> 
     let card = Card { family_targets, ..card.clone() };
     let path = folder.join("README.md");
     fs::write(&path, card.text(adapter)).map_err(|e| Error::io("write", &path, e))
+}
+
+/// A file of the base's weights, which lies outside the store.
+fn weight(files: &TreeView<'_>, name: &str) -> Result<Blob> {
+    files.blob(name).map_err(|error| match error {
+        Error::Store(artifacts::Error::Pruned { .. }) => {
+            Error::input(format!("`{name}` of the base is not what it was in that run, or is gone"))
+                .with_hint(
+                    "put the base back, or run the graph again with the one that there is now",
+                )
+        }
+        other => other,
+    })
+}
+
+/// Whether a step's result is one client's own, and not what a federation came to.
+pub fn is_of_client(step: &str) -> bool {
+    step.rsplit('/').next().is_some_and(|last| last.starts_with("client-"))
+}
+
+/// The digest of the adapter that an evaluation was about, by the manifest of its step.
+pub fn subject(manifest: &Value) -> Option<&str> {
+    manifest["with"]["adapter"]["$blake3"].as_str()
 }
 
 /// What PEFT should call the base: its name on the Hub, by the manifest of the step that fetched it, else the folder
@@ -127,6 +149,7 @@ pub fn data_name(manifest: &Value) -> String {
 /// What a user should know of an adapter before others use it, by the manifest of the step that made it.
 pub fn warning(manifest: &Value) -> Option<&'static str> {
     (manifest["with"]["head"] == "Local").then_some(
-        "its classifier was never trained: with `head: Local` each client keeps its own; `--step` exports a client's",
+        "its classifier was never trained: with `head: Local` each client keeps its own, and is scored with that on top of \
+         this adapter; `--step` exports what a client trained, its own factors and classifier",
     )
 }

@@ -62,7 +62,7 @@ impl Export {
         }
         devices.sort_unstable();
         devices.dedup();
-        let scored = lineage.about(SCORES, ADAPTER, &ancestry).into_iter();
+        let scored = lineage.about(SCORES, export::subject, &ancestry).into_iter();
         let figures = scored.map(|at| &lineage.steps()[at]).map(|made| Figures {
             step: made.name.clone(),
             values: made.record.found.metrics.clone(),
@@ -83,7 +83,7 @@ impl Export {
         };
         export::export(&self.folder, &store, made.record.found.tree, base.found.tree, &card)
             .map_err(|error| pruned(error, &run))?;
-        let warning = export::warning(&made.record.manifest);
+        let warning = export::warning(&made.record.manifest).or(run.warning());
         if desk.out.json() {
             desk.out.value(&json!({
                 "run": run.id, "step": made.name, "folder": self.folder, "merged": self.merge,
@@ -150,7 +150,7 @@ impl Export {
                 }
             });
         }
-        match lineage.last_of(ADAPTER).as_slice() {
+        match lineage.last_of(ADAPTER, export::is_of_client).as_slice() {
             [at] => Ok(*at),
             [] => Err(Failure::usage(format!("run {} has no adapter", run.id))
                 .hint("its graph trains none, or it was stopped before it had one")),
@@ -165,9 +165,12 @@ impl Export {
 
 /// Says how to get bytes back that were pruned.
 fn pruned(error: stages::Error, run: &Past) -> Failure {
+    let is_pruned = matches!(error, stages::Error::Store(artifacts::Error::Pruned { .. }));
     let failure = Failure::from(error);
-    if failure.message.contains("pruned") {
-        return failure.hint(format!("`fedpipe run {}` makes what is missing again", run.graph));
+    if is_pruned {
+        let sets: Vec<String> = run.set.iter().map(|set| format!(" --set '{set}'")).collect();
+        let again = format!("fedpipe run {}{}", run.graph, sets.concat());
+        return failure.hint(format!("`{again}` makes what is missing again"));
     }
     failure
 }

@@ -185,7 +185,8 @@ fn is_same_origin(one: &Uri, other: &Uri) -> bool {
 fn resolve(base: &Uri, location: &str) -> Result<Uri, Cause> {
     let scheme = base.scheme_str().unwrap_or("https");
     let authority = base.authority().map_or("", |authority| authority.as_str());
-    if location.contains("://") {
+    let scheme_end = location.find(['/', '?', '#']).unwrap_or(location.len());
+    if location[..scheme_end].ends_with(':') && location[scheme_end..].starts_with("//") {
         uri(location)
     } else if location.starts_with("//") {
         uri(&format!("{scheme}:{location}"))

@@ -42,6 +42,28 @@ pub enum EvaluateError {
         /// The number of classes.
         classes: usize,
     },
+    /// A label's token is not in the base's vocabulary.
+    #[error("label {label} holds token {token}, but the base has only {vocab}")]
+    LabelToken {
+        /// The label's place.
+        label: usize,
+        /// The token id.
+        token: u32,
+        /// The size of the vocabulary.
+        vocab: usize,
+    },
+    /// An example is longer than the base was made for.
+    #[error(
+        "example {example} has {tokens} tokens, but the base knows {most} positions; set `max_len` to {most} or less"
+    )]
+    Long {
+        /// The example's place.
+        example: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// The positions.
+        most: usize,
+    },
     /// A token is not in the base's vocabulary.
     #[error("example {example} holds token {token}, but the base has only {vocab}")]
     Token {
@@ -90,6 +112,7 @@ pub fn classes(
     batch: usize,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Vec<ClassLogits>, EvaluateError> {
+    check_words(base, data)?;
     let heads = heads(base, adapted, classifiers, data)?;
     let classes = heads.first().map_or(data.objective().labels().len(), |head| head.dims()[1]);
     check(base, data, Some(classes))?;
@@ -228,14 +251,30 @@ fn check(base: &Base, data: &TokenSet, classes: Option<usize>) -> Result<(), Eva
         return Err(EvaluateError::Empty);
     }
     let vocab = base.config().vocab;
+    let most = base.config().max_positions.unwrap_or(usize::MAX);
     for (example, &label) in data.labels().iter().enumerate() {
         if let Some(classes) = classes
             && usize::try_from(label).map_or(true, |label| label >= classes)
         {
             return Err(EvaluateError::Label { example, label, classes });
         }
+        let tokens = data.tokens(example).len();
+        if tokens > most {
+            return Err(EvaluateError::Long { example, tokens, most });
+        }
         if let Some(&token) = data.tokens(example).iter().find(|&&token| token as usize >= vocab) {
             return Err(EvaluateError::Token { example, token, vocab });
+        }
+    }
+    Ok(())
+}
+
+/// Whether the tokens of the labels are in the vocabulary.
+fn check_words(base: &Base, data: &TokenSet) -> Result<(), EvaluateError> {
+    let vocab = base.config().vocab;
+    for (label, words) in data.objective().labels().iter().enumerate() {
+        if let Some(&token) = words.iter().find(|&&token| token as usize >= vocab) {
+            return Err(EvaluateError::LabelToken { label, token, vocab });
         }
     }
     Ok(())

@@ -78,6 +78,28 @@ pub enum TrainError {
         /// The number of classes.
         classes: usize,
     },
+    /// A label's token is not in the base's vocabulary.
+    #[error("label {label} holds token {token}, but the base has only {vocab}")]
+    LabelToken {
+        /// The label's place.
+        label: usize,
+        /// The token id.
+        token: u32,
+        /// The size of the vocabulary.
+        vocab: usize,
+    },
+    /// An example is longer than the base was made for.
+    #[error(
+        "example {example} has {tokens} tokens, but the base knows {most} positions; set `max_len` to {most} or less"
+    )]
+    Long {
+        /// The example's place.
+        example: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// The positions.
+        most: usize,
+    },
     /// A token is not in the base's vocabulary.
     #[error("example {example} holds token {token}, but the base has only {vocab}")]
     Token {
@@ -247,7 +269,17 @@ fn check_data(base: &Base, client: usize, job: &ClientJob<'_>) -> Result<(), Tra
         Objective::Verbalize(labels) => Some(labels.len()),
         Objective::Complete(_) => None,
     };
+    for (label, words) in job.data.objective().labels().iter().enumerate() {
+        if let Some(&token) = words.iter().find(|&&token| token as usize >= vocab) {
+            return Err(TrainError::LabelToken { label, token, vocab });
+        }
+    }
+    let most = base.config().max_positions.unwrap_or(usize::MAX);
     for example in 0..job.data.len() {
+        let tokens = job.data.tokens(example).len();
+        if tokens > most {
+            return Err(TrainError::Long { example, tokens, most });
+        }
         let label = job.data.label(example);
         if let Some(classes) = classes
             && usize::try_from(label).map_or(true, |label| label >= classes)

@@ -42,6 +42,8 @@ struct Fields {
     bos_token_id: TokenIds,
     #[serde(default)]
     eos_token_id: TokenIds,
+    hidden_dropout: Option<f64>,
+    attention_dropout: Option<f64>,
     quantization_config: Option<serde_json::Value>,
 }
 
@@ -69,12 +71,17 @@ fn either(names: [&str; 2], values: [Option<usize>; 2]) -> Result<usize, ConfigE
 
 fn read(json: &[u8]) -> Result<Config, ConfigError> {
     let fields: Fields = serde_json::from_slice(json)?;
+    let refuse = |field, value, expected| Err(ConfigError::Unsupported { field, value, expected });
+    for (field, rate) in
+        [("hidden_dropout", fields.hidden_dropout), ("attention_dropout", fields.attention_dropout)]
+    {
+        if let Some(rate) = rate.filter(|rate| *rate > 0.0) {
+            return refuse(field, rate.to_string(), "only LoRA has dropout here");
+        }
+    }
     if fields.quantization_config.is_some() {
-        return Err(ConfigError::Unsupported {
-            field: "quantization_config",
-            value: "…".to_owned(),
-            expected: "use the f32, f16 or bf16 checkpoint",
-        });
+        let expected = "use the f32, f16 or bf16 checkpoint";
+        return refuse("quantization_config", "…".to_owned(), expected);
     }
     let hidden = either(["hidden_size", "n_embed"], [fields.hidden_size, fields.n_embed])?;
     let layers =

@@ -151,6 +151,11 @@ impl Config {
         self.architecture.ends_with("ForSequenceClassification")
     }
 
+    /// Whether its checkpoint has what a causal task needs, as far as the architecture's name tells.
+    pub fn has_causal_head(&self) -> bool {
+        self.tied || self.architecture.ends_with("ForCausalLM")
+    }
+
     /// The path of `target` in block `layer`, as in the checkpoint: `model.layers.3.self_attn.q_proj`; `None`
     /// where the family has no such target.
     pub fn module(&self, layer: usize, target: &str) -> Option<String> {

@@ -31,8 +31,8 @@ const TARGETS: [&str; 7] =
 /// The fields of `config.json` that matter here.
 #[derive(Deserialize)]
 struct Fields {
-    #[serde(default)]
-    model_type: String,
+    architectures: Option<Vec<String>>,
+    model_type: Option<String>,
     vocab_size: usize,
     hidden_size: usize,
     intermediate_size: usize,
@@ -41,8 +41,7 @@ struct Fields {
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
     rms_norm_eps: f64,
-    #[serde(default = "theta")]
-    rope_theta: f64,
+    rope_theta: Option<f64>,
     rope_scaling: Option<RopeFields>,
     rope_parameters: Option<RopeFields>,
     #[serde(default)]
@@ -60,11 +59,12 @@ struct Fields {
     attention_bias: bool,
     #[serde(default)]
     mlp_bias: bool,
-    sliding_window: Option<usize>,
+    #[serde(default)]
+    sliding_window: Window,
     /// Qwen2 names a window that it does not use.
     use_sliding_window: Option<bool>,
-    #[serde(default)]
-    layer_types: Vec<String>,
+    layer_types: Option<Vec<String>>,
+    attention_dropout: Option<f64>,
     partial_rotary_factor: Option<f64>,
     quantization_config: Option<serde_json::Value>,
 }
@@ -73,16 +73,61 @@ struct Fields {
 #[derive(Deserialize)]
 struct RopeFields {
     rope_theta: Option<f64>,
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older name of `rope_type`; some files have both.
+    r#type: Option<String>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<f64>,
 }
 
-fn theta() -> f64 {
-    10_000.0
+/// A sliding window. Absent and null are not the same: what is absent has its default.
+#[derive(Clone, Copy, Default)]
+enum Window {
+    #[default]
+    Absent,
+    None,
+    Of(usize),
+}
+
+impl<'de> Deserialize<'de> for Window {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Ok(Option::deserialize(from)?.map_or(Self::None, Self::Of))
+    }
+}
+
+/// What `rope_theta` is unless given.
+const THETA: f64 = 10_000.0;
+
+/// The members of the family that differ in what a field means or is when it is absent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Member {
+    Llama,
+    Mistral,
+    Qwen2,
+}
+
+impl Member {
+    fn of(fields: &Fields) -> Self {
+        let first = fields.architectures.as_ref().and_then(|all| all.first());
+        let name = first.or(fields.model_type.as_ref()).map_or("", String::as_str);
+        let name = name.to_ascii_lowercase();
+        match name {
+            name if name.starts_with("mistral") => Self::Mistral,
+            name if name.starts_with("qwen2") => Self::Qwen2,
+            _ => Self::Llama,
+        }
+    }
+
+    /// The number of key and value heads of a base with `heads` heads whose config does not say it.
+    fn kv_heads(self, heads: usize) -> usize {
+        match self {
+            Self::Llama => heads,
+            Self::Mistral => 8,
+            Self::Qwen2 => 32,
+        }
+    }
 }
 
 fn positions() -> usize {
@@ -92,7 +137,8 @@ fn positions() -> usize {
 /// Reads a `config.json` of this family.
 fn read(json: &[u8]) -> Result<Config, ConfigError> {
     let fields: Fields = serde_json::from_slice(json)?;
-    refuse_unsupported(&fields)?;
+    let member = Member::of(&fields);
+    refuse_unsupported(&fields, member)?;
     let heads = fields.num_attention_heads;
     Ok(Config {
         family: Family::Llama,
@@ -102,11 +148,11 @@ fn read(json: &[u8]) -> Result<Config, ConfigError> {
         inner: fields.intermediate_size,
         layers: fields.num_hidden_layers,
         heads,
-        kv_heads: fields.num_key_value_heads.unwrap_or(heads),
+        kv_heads: fields.num_key_value_heads.unwrap_or(member.kv_heads(heads)),
         head_dim: fields.head_dim.unwrap_or(fields.hidden_size / heads.max(1)),
         norm_eps: fields.rms_norm_eps,
         position: Position::Rotary(rope(&fields)?),
-        biases: biases(&fields),
+        biases: biases(&fields, member),
         residual_after_norm: false,
         tied: fields.tie_word_embeddings,
         max_positions: Some(fields.max_position_embeddings),
@@ -117,35 +163,42 @@ fn read(json: &[u8]) -> Result<Config, ConfigError> {
 }
 
 /// Qwen2 has biases without saying so; in Llama one switch is for all of attention.
-fn biases(fields: &Fields) -> Biases {
+fn biases(fields: &Fields, member: Member) -> Biases {
     let attention = fields.attention_bias;
-    Biases {
-        qkv: attention || fields.model_type == "qwen2",
-        output: attention,
-        mlp: fields.mlp_bias,
-    }
+    Biases { qkv: attention || member == Member::Qwen2, output: attention, mlp: fields.mlp_bias }
 }
 
-fn refuse_unsupported(fields: &Fields) -> Result<(), ConfigError> {
+fn refuse_unsupported(fields: &Fields, member: Member) -> Result<(), ConfigError> {
     let refuse =
         |field, value: String, expected| Err(ConfigError::Unsupported { field, value, expected });
     match fields.hidden_act.as_deref() {
         None | Some("silu" | "swish") => {}
         Some(other) => return refuse("hidden_act", other.to_owned(), "it must be `silu`"),
     }
-    let unused = fields.use_sliding_window == Some(false);
-    if let Some(window) = fields.sliding_window.filter(|_| !unused) {
+    let window = match (fields.sliding_window, member) {
+        (Window::Of(window), Member::Llama | Member::Mistral) => Some(window),
+        (Window::Absent, Member::Mistral) => Some(4096),
+        (Window::Of(window), Member::Qwen2) if fields.use_sliding_window == Some(true) => {
+            Some(window)
+        }
+        _ => None,
+    };
+    if let Some(window) = window {
         return refuse(
             "sliding_window",
             window.to_string(),
-            "attention is over the whole sequence",
+            "attention is over the whole sequence: it must be there and be null",
         );
     }
-    if let Some(kind) = fields.layer_types.iter().find(|kind| *kind != "full_attention") {
+    let mut kinds = fields.layer_types.iter().flatten();
+    if let Some(kind) = kinds.find(|kind| *kind != "full_attention") {
         return refuse("layer_types", kind.clone(), "attention is over the whole sequence");
     }
     if let Some(share) = fields.partial_rotary_factor.filter(|share| *share < 1.0) {
         return refuse("partial_rotary_factor", share.to_string(), "whole heads are rotated");
+    }
+    if let Some(rate) = fields.attention_dropout.filter(|rate| *rate > 0.0) {
+        return refuse("attention_dropout", rate.to_string(), "only LoRA has dropout here");
     }
     if fields.quantization_config.is_some() {
         return refuse(
@@ -158,14 +211,17 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ConfigError> {
 }
 
 fn rope(fields: &Fields) -> Result<Rope, ConfigError> {
-    let Some(scaling) = fields.rope_parameters.as_ref().or(fields.rope_scaling.as_ref()) else {
-        return Ok(Rope { theta: fields.rope_theta, scaling: Scaling::Default });
+    let theta = fields.rope_theta.unwrap_or(THETA);
+    // Where a file has both, transformers goes by the older.
+    let Some(scaling) = fields.rope_scaling.as_ref().or(fields.rope_parameters.as_ref()) else {
+        return Ok(Rope { theta, scaling: Scaling::Default });
     };
     let need = |value: Option<f64>, name: &str| {
         let missing = || ConfigError::Inconsistent(format!("rope scaling has no `{name}`"));
         value.filter(|v| v.is_finite() && *v > 0.0).ok_or_else(missing)
     };
-    let scaling_kind = scaling.rope_type.as_deref().unwrap_or("default");
+    let named = scaling.rope_type.as_deref().or(scaling.r#type.as_deref());
+    let scaling_kind = named.unwrap_or("default");
     let kind = match scaling_kind {
         "default" => Scaling::Default,
         "linear" => Scaling::Linear { factor: need(scaling.factor, "factor")? },
@@ -186,7 +242,12 @@ fn rope(fields: &Fields) -> Result<Rope, ConfigError> {
             });
         }
     };
-    Ok(Rope { theta: scaling.rope_theta.unwrap_or(fields.rope_theta), scaling: kind })
+    // The base of the series may stand in either, whichever has the scaling.
+    let parameters = fields.rope_parameters.as_ref().and_then(|all| all.rope_theta);
+    Ok(Rope {
+        theta: scaling.rope_theta.or(fields.rope_theta).or(parameters).unwrap_or(THETA),
+        scaling: kind,
+    })
 }
 
 const EMBEDDINGS: &str = "model.embed_tokens.weight";
@@ -353,6 +414,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_absent_has_the_default_of_its_architecture() {
+        let mistral = |more: &str| {
+            let change = format!(r#"{{"architectures": ["MistralForCausalLM"]{more}}}"#);
+            Config::parse(&text(&change)).map_err(|error| error.to_string())
+        };
+        let error = mistral(r#", "num_key_value_heads": 2"#).unwrap_err();
+        assert!(error.contains("`sliding_window: 4096`"), "{error}");
+        let config = mistral(r#", "num_key_value_heads": 2, "sliding_window": null"#).unwrap();
+        assert_eq!(config.kv_heads, 2);
+        let error = mistral(r#", "sliding_window": null"#).unwrap_err();
+        assert!(error.contains("4 heads do not share 8"), "{error}");
+        let qwen = r#"{"architectures": ["Qwen2ForCausalLM"], "num_key_value_heads": 4,
+            "sliding_window": 4096, "use_sliding_window": true}"#;
+        assert!(Config::parse(&text(qwen)).is_err());
+    }
+
+    #[test]
+    fn rope_is_read_as_transformers_does() {
+        let rope = |change: &str| Config::parse(&text(change)).unwrap().position;
+        let linear = Scaling::Linear { factor: 4.0 };
+        let both = r#"{"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"},
+            "rope_scaling": {"rope_type": "linear", "type": "linear", "factor": 4}}"#;
+        assert_eq!(rope(both), Position::Rotary(Rope { theta: 5e5, scaling: linear }));
+        let nulls = r#"{"rope_theta": null, "rope_scaling": null, "layer_types": null}"#;
+        let plain = Rope { theta: 1e4, scaling: Scaling::Default };
+        assert_eq!(rope(nulls), Position::Rotary(plain));
+    }
+
+    #[test]
     fn token_ids_may_be_lists_or_missing() {
         let json = r#"{"eos_token_id": [7, 8], "pad_token_id": -1, "bos_token_id": null}"#;
         let config = Config::parse(&text(json)).unwrap();
@@ -365,8 +455,8 @@ mod tests {
         assert_eq!(biases("{}"), Biases::default());
         let all = biases(r#"{"attention_bias": true, "mlp_bias": true}"#);
         assert_eq!(all, Biases { qkv: true, output: true, mlp: true });
-        let qwen = r#"{"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2",
-            "sliding_window": 4096, "use_sliding_window": false}"#;
+        let qwen = r#"{"architectures": ["Qwen2ForCausalLM"], "num_key_value_heads": 2,
+            "sliding_window": 4096}"#;
         assert_eq!(biases(qwen), Biases { qkv: true, output: false, mlp: false });
     }
 
@@ -378,6 +468,7 @@ mod tests {
                 "architecture `GPT2LMHeadModel` is not supported; supported are `LlamaForCausalLM`",
             ),
             (r#"{"layer_types": ["sliding_attention"]}"#, "`layer_types: sliding_attention`"),
+            (r#"{"attention_dropout": 0.1}"#, "`attention_dropout: 0.1` in config.json"),
             (r#"{"hidden_act": "gelu"}"#, "`hidden_act: gelu` in config.json"),
             (r#"{"sliding_window": 4096}"#, "`sliding_window: 4096` in config.json"),
             (r#"{"rope_scaling": {"rope_type": "yarn"}}"#, "`rope_type: yarn` in config.json"),

@@ -120,6 +120,9 @@ impl Base {
     /// # Errors
     /// The checkpoint has none: it is that of a classifier, or of the decoder alone.
     pub fn load_causal_head(&self, checkpoint: &Checkpoint<'_>) -> Result<(), WeightsError> {
+        if !checkpoint.has(CAUSAL_HEAD) {
+            return Err(WeightsError::NoHead);
+        }
         let head = checkpoint.matrix(CAUSAL_HEAD, &self.device)?;
         self.causal_head.get_or_init(|| head);
         Ok(())

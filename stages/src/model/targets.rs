@@ -67,12 +67,13 @@ impl Targets {
         }
     }
 
-    /// The same without names that none of `paths` has: PEFT passes over them.
+    /// The same without names that none of `paths` has, if any of the others is there: PEFT passes over them.
     pub(super) fn fitted(&self, paths: &[String]) -> Self {
         match self {
             Self::Names(names) => {
                 let is_met = |name: &&String| paths.iter().any(|path| ends_in(path, name));
-                Self::Names(names.iter().filter(is_met).cloned().collect())
+                let met: Vec<String> = names.iter().filter(is_met).cloned().collect();
+                Self::Names(if met.is_empty() { names.clone() } else { met })
             }
             pattern @ Self::Pattern(_) => pattern.clone(),
         }

@@ -52,6 +52,11 @@ pub enum WeightsError {
     /// Tensors are missing, unexpected or of another shape than config.json says.
     #[error("the weights do not fit config.json: {0}")]
     Mismatch(String),
+    /// A causal task on a checkpoint without a causal head.
+    #[error(
+        "the base has no causal head (`{CAUSAL_HEAD}`): it is a classifier's, or the decoder alone; use `Classify`, or the …ForCausalLM checkpoint"
+    )]
+    NoHead,
     /// A tensor has a type that is not read.
     #[error("tensor `{name}` is {dtype}; weights must be F32, F16 or BF16")]
     Dtype {

@@ -49,7 +49,9 @@ impl<'de> Deserialize<'de> for Blocks {
 }
 
 /// What must be as here where it is given: with another value the adapter would mean something else.
-const PLAIN: [(&str, &[&str]); 12] = [
+const PLAIN: [(&str, &[&str]); 13] = [
+    // Others (PiSSA, OLoRA, LoftQ, CorDA ..) change the base when PEFT loads the adapter.
+    ("init_lora_weights", &["true", "false", "gaussian", "orthogonal", "null"]),
     ("bias", &["none"]),
     ("use_dora", &["false"]),
     ("fan_in_fan_out", &["false"]),
@@ -76,7 +78,7 @@ pub fn read_settings(folder: &Path) -> Result<LoraConfig> {
         .map_err(|e| Error::input(format!("`{shown}` is not that of a LoRA adapter: {e}")))?;
     let refuse = |field: &str, value: &str| {
         Err(Error::input(format!("`{shown}` has `{field}: {value}`, which is not supported here"))
-            .with_hint("only plain LoRA can be started from: bias none, no DoRA, linear modules"))
+            .with_hint("only plain LoRA can be started from: bias none, no DoRA, linear modules, a base that is as it was; PEFT can convert others"))
     };
     if fields.peft_type != "LORA" {
         return refuse("peft_type", &fields.peft_type);
@@ -187,6 +189,7 @@ mod tests {
             (r#"{"peft_type": "IA3"}"#, "`peft_type: IA3`"),
             (r#"{"use_dora": true}"#, "`use_dora: true`"),
             (r#"{"bias": "all"}"#, "`bias: all`"),
+            (r#"{"init_lora_weights": "pissa"}"#, "`init_lora_weights: pissa`"),
             (r#"{"modules_to_save": ["embed_tokens"]}"#, "`modules_to_save: embed_tokens`"),
         ] {
             let text = read(change).unwrap_err();

@@ -96,6 +96,21 @@ impl GraphStage for Evaluate {
         }
     }
 
+    fn check_data(&self, name: &str, check: &mut Check<'_>) {
+        let Some(Node::Tokenize(tokens)) = check.nodes.get(self.on.name()) else { return };
+        let Some(corpus) = check.corpus(tokens.of.name()) else { return };
+        let path = format!("{name}.split");
+        let Some(split) = corpus.splits.get(&self.split) else {
+            let names: Vec<&str> = corpus.splits.keys().map(String::as_str).collect();
+            let message =
+                format!("the data have no split `{}`, only `{}`", self.split, names.join("`, `"));
+            return check.complain(path, message, None);
+        };
+        let needs_labels = !matches!(tokens.task, Task::Complete { .. });
+        let message = format!("the split `{}` has no labels to score against", self.split);
+        check.require(!needs_labels || split.is_labelled(), path, message);
+    }
+
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {
         let rounds = match &self.adapter {
             Some(adapter) => to.rounds_of(adapter.name()),

@@ -63,8 +63,10 @@ impl GraphStage for Partition {
             Some(Node::Tokenize(tokens)) => check.corpus(tokens.of.name()),
             _ => None,
         };
-        let Some(train) = corpus.as_ref().and_then(|corpus| corpus.splits.get("train")) else {
-            return;
+        let Some(corpus) = corpus else { return };
+        let Some(train) = corpus.splits.get("train") else {
+            let message = "the data have no split `train` to share out";
+            return check.complain(format!("{name}.of"), message, None);
         };
         let seed = check.seed("partition", self.seed);
         if let Err(error) = self.by.split(&train.labels(), self.clients as usize, seed) {

@@ -61,6 +61,9 @@ impl GraphStage for Tokenize {
                 format!("`max_len` is {}, but the model knows {most} positions", self.max_len);
             check.require(self.max_len <= most, path, message);
         }
+        let has_head = check.config(self.with.name()).is_none_or(|config| config.has_causal_head());
+        let message = "the base has no causal head, which this task needs: use `Classify`, or the …ForCausalLM checkpoint";
+        check.require(self.task == Task::Classify || has_head, format!("{name}.task"), message);
         if let Err((field, error)) = self.task.check() {
             check.refuse(format!("{name}.task.{field}"), &error);
         }
@@ -107,7 +110,7 @@ impl Stage for Encode {
         let files = cx.tree(&self.of)?;
         let corpus = corpus::Corpus::from_files(|name| Ok(files.blob(name)?.to_vec()))?;
         let (json, settings) = (cx.open(&self.tokenizer)?, cx.open(&self.settings)?);
-        let tokenizer = Tokenizer::load(&json.0, Some(&settings.0), b"{}")?;
+        let tokenizer = Tokenizer::load(&json.0, Some(&settings.0))?;
         let (sets, info) = tokenize::tokenize(&corpus, &tokenizer, &self.task, self.max_len)?;
         for (split, set) in &sets {
             if set.is_empty() {

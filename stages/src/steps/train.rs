@@ -8,7 +8,7 @@ use crate::{
     error::Result,
     kinds::{Adapter, Head, ModelFiles, Tokens},
     model::LoraConfig,
-    node::GraphStage,
+    node::{GraphStage, Node},
     steps::{
         Local, LocalTraining, Seeds,
         federate::local_seed,
@@ -73,6 +73,12 @@ impl GraphStage for Train {
     }
 
     fn check_data(&self, name: &str, check: &mut Check<'_>) {
+        if let Some(Node::Tokenize(tokens)) = check.nodes.get(self.on.name())
+            && let Some(corpus) = check.corpus(tokens.of.name())
+        {
+            let message = "the data have no split `train` to train on";
+            check.require(corpus.splits.contains_key("train"), format!("{name}.on"), message);
+        }
         self.start(name).check_data(Some(self.on.name()), check);
     }
 

@@ -1,4 +1,6 @@
-//! What `config.json` and `tokenizer_config.json` say about tokens.
+//! What `tokenizer_config.json` says about tokens.
+//!
+//! The model's `config.json` is not asked: one token set serves every size of a family.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -18,8 +20,6 @@ pub struct PadToken {
 /// Who names the padding token; the first that does, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PadSource {
-    /// `pad_token_id` of `config.json`.
-    Config,
     /// `pad_token` of `tokenizer_config.json`.
     Tokenizer,
     /// Nobody: the unknown token stands in, as LLaMA-2 is usually padded.
@@ -31,14 +31,12 @@ pub enum PadSource {
 /// The settings that matter here.
 #[derive(Debug, Default)]
 pub(super) struct Config {
-    model: Map<String, Value>,
     tokenizer: Map<String, Value>,
 }
 
 impl Config {
-    pub(super) fn parse(model: &[u8], tokenizer: Option<&[u8]>) -> Result<Self> {
+    pub(super) fn parse(tokenizer: Option<&[u8]>) -> Result<Self> {
         Ok(Self {
-            model: object("config.json", model)?,
             tokenizer: match tokenizer {
                 Some(bytes) => object("tokenizer_config.json", bytes)?,
                 None => Map::new(),
@@ -46,24 +44,12 @@ impl Config {
         })
     }
 
-    /// How many token ids the model knows.
-    pub(super) fn vocab_size(&self) -> Option<u64> {
-        self.model.get("vocab_size")?.as_u64()
-    }
-
-    /// How many positions the model knows; `None` for one that has no limit, as BLOOM.
-    pub(super) fn max_positions(&self) -> Option<u64> {
-        let keys = ["max_position_embeddings", "n_positions"];
-        keys.iter().find_map(|key| self.model.get(*key)?.as_u64())
-    }
-
     /// The padding token by the rule of [`PadSource`]; `id_of` gives the id of a token.
     pub(super) fn pad(&self, id_of: impl Fn(&str) -> Option<u32>) -> Option<PadToken> {
         let named = |key: &str| id_of(token(self.tokenizer.get(key)?)?);
         let found = [
-            (self.id("pad_token_id"), PadSource::Config),
             (named("pad_token"), PadSource::Tokenizer),
-            (named("unk_token").or_else(|| self.id("unk_token_id")), PadSource::Unknown),
+            (named("unk_token"), PadSource::Unknown),
             (self.end(&id_of), PadSource::End),
         ];
         found.into_iter().find_map(|(id, from)| id.map(|id| PadToken { id, from }))
@@ -71,8 +57,7 @@ impl Config {
 
     /// The token that ends a text.
     pub(super) fn end(&self, id_of: impl Fn(&str) -> Option<u32>) -> Option<u32> {
-        let named = self.tokenizer.get("eos_token").and_then(token);
-        self.id("eos_token_id").or_else(|| id_of(named?))
+        id_of(self.tokenizer.get("eos_token").and_then(token)?)
     }
 
     /// Whether long texts lose their beginning, not their end; `None` where nothing is said.
@@ -109,13 +94,6 @@ impl Config {
         let extra = extra.into_iter().filter_map(|key| self.tokenizer.get(key)).flat_map(members);
         roles.map(|(_, value)| value).chain(extra)
     }
-
-    // An id may be a list (several ends of text), of which the first counts, or -1 for none.
-    fn id(&self, key: &str) -> Option<u32> {
-        let value = self.model.get(key)?;
-        let value = value.as_array().map_or(Some(value), |list| list.first())?;
-        u32::try_from(value.as_u64()?).ok()
-    }
 }
 
 fn members(value: &Value) -> Vec<&Value> {
@@ -142,8 +120,8 @@ fn object(name: &str, bytes: &[u8]) -> Result<Map<String, Value>> {
 mod tests {
     use super::*;
 
-    fn pad(model: &str, tokenizer: &str) -> Option<(u32, PadSource)> {
-        let config = Config::parse(model.as_bytes(), Some(tokenizer.as_bytes())).unwrap();
+    fn pad(tokenizer: &str) -> Option<(u32, PadSource)> {
+        let config = Config::parse(Some(tokenizer.as_bytes())).unwrap();
         let id_of = |token: &str| match token {
             "<unk>" => Some(0),
             "</s>" => Some(2),
@@ -156,12 +134,10 @@ mod tests {
     #[test]
     fn who_names_the_padding_token() {
         let all = r#"{"pad_token":{"content":"<pad>"},"unk_token":"<unk>","eos_token":"</s>"}"#;
-        assert_eq!(pad(r#"{"pad_token_id":7}"#, all), Some((7, PadSource::Config)));
-        assert_eq!(pad(r#"{"pad_token_id":null}"#, all), Some((3, PadSource::Tokenizer)));
+        assert_eq!(pad(all), Some((3, PadSource::Tokenizer)));
         let none = r#"{"pad_token":null,"unk_token":"<unk>","eos_token":"</s>"}"#;
-        assert_eq!(pad(r#"{"pad_token_id":-1}"#, none), Some((0, PadSource::Unknown)));
-        assert_eq!(pad("{}", r#"{"eos_token":"</s>"}"#), Some((2, PadSource::End)));
-        assert_eq!(pad(r#"{"eos_token_id":[9,8]}"#, "{}"), Some((9, PadSource::End)));
-        assert_eq!(pad("{}", r#"{"pad_token":"<gone>"}"#), None);
+        assert_eq!(pad(none), Some((0, PadSource::Unknown)));
+        assert_eq!(pad(r#"{"eos_token":"</s>"}"#), Some((2, PadSource::End)));
+        assert_eq!(pad(r#"{"pad_token":"<gone>"}"#), None);
     }
 }

@@ -119,8 +119,9 @@ pub struct TokensInfo {
     pub task: Task,
     /// No text has more tokens, special ones included.
     pub max_len: usize,
-    /// The token that shorter texts are padded with, and who says so.
-    pub pad: PadToken,
+    /// The token that shorter texts are padded with where they must be, and who says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad: Option<PadToken>,
     /// The name of each class.
     pub label_names: Vec<String>,
     /// What the texts of each split came to.
@@ -153,7 +154,7 @@ pub fn tokenize(
     let mut info = TokensInfo {
         task: task.clone(),
         max_len,
-        pad: tokenizer.pad().clone(),
+        pad: tokenizer.pad().cloned(),
         label_names: corpus.label_names.clone(),
         splits: IndexMap::new(),
     };

@@ -77,6 +77,12 @@ pub(super) fn completions(
     max_len: usize,
 ) -> Result<Vec<(Encoded, u32)>> {
     let opening = opening(tokenizer)?;
+    let Some(end) = tokenizer.end() else {
+        return Err(Error::input(
+            "the tokenizer names no token that ends a text, so no completion could end",
+        )
+        .with_hint("name `eos_token` in the model's tokenizer_config.json"));
+    };
     let one = |i: usize| -> Result<(Encoded, u32)> {
         let text = prompt.fill(corpus, split, i);
         let alone = tokenizer.encode_prompt(&text)?;
@@ -87,12 +93,7 @@ pub(super) fn completions(
         if start == 0 {
             return Err(empty(i));
         }
-        ids.extend(tokenizer.end());
-        if ids.len() == start {
-            return Err(Error::input(format!("row {} has an empty completion", i + 1)).with_hint(
-                "the tokenizer has no token that ends a text, so nothing could be learned",
-            ));
-        }
+        ids.push(end);
         let answer = ids.split_off(start);
         let kept = answer.len().min(max_len - opening - 1);
         let is_cut = kept < answer.len();

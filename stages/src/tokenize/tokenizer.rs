@@ -27,7 +27,7 @@ use special::Added;
 pub struct Tokenizer {
     inner: Inner,
     config: Config,
-    pad: PadToken,
+    pad: Option<PadToken>,
     added: Added,
     cut: TruncationDirection,
 }
@@ -43,16 +43,12 @@ pub struct Encoded {
 
 impl Tokenizer {
     /// The tokenizer of these files of a model.
-    pub fn load(
-        tokenizer_json: &[u8],
-        tokenizer_config: Option<&[u8]>,
-        config_json: &[u8],
-    ) -> Result<Self> {
+    pub fn load(tokenizer_json: &[u8], tokenizer_config: Option<&[u8]>) -> Result<Self> {
         let mut inner = Inner::from_bytes(tokenizer_json).map_err(|error| {
             Error::input(format!("the model's tokenizer.json is broken: {error}"))
                 .with_hint("get the file again: it may have been cut short")
         })?;
-        let config = Config::parse(config_json, tokenizer_config)?;
+        let config = Config::parse(tokenizer_config)?;
         let cut = match (config.cuts_left()?, inner.get_truncation()) {
             (Some(true), _) => TruncationDirection::Left,
             (None, Some(truncation)) => truncation.direction,
@@ -62,17 +58,14 @@ impl Tokenizer {
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| failed(&error))?;
         special::mark(&mut inner, &config)?;
-        let pad = config.pad(|token| inner.token_to_id(token)).ok_or_else(|| {
-            Error::input("the model names no padding token, and no other that could stand in")
-                .with_hint("set `pad_token_id` in its config.json")
-        })?;
+        let pad = config.pad(|token| inner.token_to_id(token));
         let added = Added::by(&inner)?;
         Ok(Self { inner, config, pad, added, cut })
     }
 
-    /// The token that fills a batch up.
-    pub fn pad(&self) -> &PadToken {
-        &self.pad
+    /// The token that fills a batch up elsewhere; here rows of a batch have lengths, and none is needed.
+    pub fn pad(&self) -> Option<&PadToken> {
+        self.pad.as_ref()
     }
 
     /// The token that ends a text, whether or not the tokenizer adds it.
@@ -86,7 +79,6 @@ impl Tokenizer {
     /// no ids.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, false).map_err(|error| failed(&error))?;
-        self.check_ids(encoding.get_ids())?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -97,7 +89,6 @@ impl Tokenizer {
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = self.added.before.clone();
         ids.extend(self.encode_plain(text)?);
-        self.check_ids(&ids)?;
         Ok(ids)
     }
 
@@ -121,18 +112,21 @@ impl Tokenizer {
             stride: 0,
         };
         inner.with_truncation(Some(truncation)).map_err(|error| failed(&error))?;
-        let empty = self.end().unwrap_or(self.pad.id);
+        let empty = self.end().or(self.pad.as_ref().map(|pad| pad.id));
         let encode = |text: &&str| {
             let encoding = inner.encode_fast(*text, true).map_err(|error| failed(&error))?;
             let mut ids = encoding.get_ids().to_vec();
             if ids.is_empty() {
-                ids.push(empty);
+                ids.push(empty.ok_or_else(|| {
+                    Error::input(
+                        "a text has no tokens, and the tokenizer has none that could stand for it",
+                    )
+                    .with_hint("name `eos_token` in the model's tokenizer_config.json")
+                })?);
             }
             Ok(Encoded { truncated: !encoding.get_overflowing().is_empty(), ids })
         };
-        let encoded: Vec<Encoded> = texts.par_iter().map(encode).collect::<Result<_>>()?;
-        self.check_ids(encoded.iter().flat_map(|text| &text.ids))?;
-        Ok(encoded)
+        texts.par_iter().map(encode).collect()
     }
 
     fn check_length(&self, max_len: usize) -> Result<()> {
@@ -144,26 +138,7 @@ impl Tokenizer {
             ))
             .with_hint(format!("{added} of the tokens are special ones, which every text has")));
         }
-        match self.config.max_positions() {
-            Some(most) if max_len as u64 > most => Err(Error::input(format!(
-                "max_len is {max_len}, and the model knows {most} positions"
-            ))
-            .with_hint(format!("at most max_len: {most}"))),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_ids<'a>(&self, ids: impl IntoIterator<Item = &'a u32>) -> Result<()> {
-        let (Some(size), Some(most)) = (self.config.vocab_size(), ids.into_iter().max()) else {
-            return Ok(());
-        };
-        if u64::from(*most) < size {
-            return Ok(());
-        }
-        Err(Error::input(format!(
-            "the tokenizer gives token {most}, and the model knows {size} tokens"
-        ))
-        .with_hint("tokenizer.json and config.json are of different models"))
+        Ok(())
     }
 }
 
@@ -176,14 +151,13 @@ pub(super) mod tests {
     use super::super::PadSource;
     use super::*;
 
-    const CONFIG: &[u8] = include_bytes!("../../../tests/data/llama-tiny-mha/config.json");
     const SETTINGS: &[u8] =
         include_bytes!("../../../tests/data/llama-tiny-mha/tokenizer_config.json");
     const TOKENIZER: &[u8] = include_bytes!("../../../tests/data/llama-tiny-mha/tokenizer.json");
     const RECORDED: &str = include_str!("../../../tests/data/llama-tiny-mha/input_ids.json");
 
     pub(in super::super) fn tokenizer() -> Tokenizer {
-        Tokenizer::load(TOKENIZER, Some(SETTINGS), CONFIG).unwrap()
+        Tokenizer::load(TOKENIZER, Some(SETTINGS)).unwrap()
     }
 
     #[derive(serde::Deserialize)]
@@ -204,7 +178,7 @@ pub(super) mod tests {
         let cut: Vec<bool> = encoded.iter().map(|e| e.truncated).collect();
         let full: Vec<bool> = ids.iter().map(|ids| ids.len() == recorded.max_len).collect();
         assert_eq!(cut, full);
-        assert_eq!(tokenizer.pad().from, PadSource::Config);
+        assert_eq!(tokenizer.pad().unwrap().from, PadSource::Unknown);
     }
 
     #[test]
@@ -224,15 +198,19 @@ pub(super) mod tests {
     fn an_empty_text_has_a_token() {
         let empty = |tokenizer: &Tokenizer| tokenizer.encode_all(&[""], 8).unwrap()[0].ids.clone();
         assert_eq!(empty(&tokenizer()), [1], "the token that begins every text");
-        let plain = changed("{}", "post_processor", serde_json::Value::Null).unwrap();
+        let null = serde_json::Value::Null;
+        let plain = changed(r#"{"eos_token":"</s>"}"#, "post_processor", null.clone()).unwrap();
         assert_eq!(empty(&plain), [2], "the token that ends a text");
+        let bare = changed("{}", "post_processor", null).unwrap();
+        let error = bare.encode_all(&[""], 8).unwrap_err().to_string();
+        assert!(error.contains("a text has no tokens"), "{error}");
     }
 
     // The tokenizer with other settings, and what its file has changed to.
     fn changed(settings: &str, key: &str, value: serde_json::Value) -> Result<Tokenizer> {
         let mut json: serde_json::Value = serde_json::from_slice(TOKENIZER).unwrap();
         json[key] = value;
-        Tokenizer::load(json.to_string().as_bytes(), Some(settings.as_bytes()), CONFIG)
+        Tokenizer::load(json.to_string().as_bytes(), Some(settings.as_bytes()))
     }
 
     #[test]
@@ -263,10 +241,11 @@ pub(super) mod tests {
     fn a_token_that_the_vocabulary_lacks_is_split_as_any_text() {
         let settings = r#"{"pad_token":"[PAD]","extra_special_tokens":["<gone>"],"unk_token":"<unk>",
             "added_tokens_decoder":{"768":{"content":"[PAD]","special":true}}}"#;
-        let with = Tokenizer::load(TOKENIZER, Some(settings.as_bytes()), b"{}").unwrap();
+        let with = Tokenizer::load(TOKENIZER, Some(settings.as_bytes())).unwrap();
         let text = "a [PAD] and <gone>";
         assert_eq!(with.encode_plain(text).unwrap(), tokenizer().encode_plain(text).unwrap());
-        assert_eq!((with.pad().id, with.pad().from), (0, PadSource::Unknown));
+        let pad = with.pad().unwrap();
+        assert_eq!((pad.id, pad.from), (0, PadSource::Unknown));
         assert_eq!((with.end(), tokenizer().end()), (None, Some(2)));
     }
 
@@ -286,18 +265,10 @@ pub(super) mod tests {
         let fault = |max_len| tokenizer.encode_all(&["a"], max_len).unwrap_err().to_string();
         assert!(fault(0).contains("at least 2"));
         assert!(fault(1).contains("at least 2"));
-        assert!(fault(513).contains("the model knows 512 positions"));
-        assert!(tokenizer.encode_all(&["a"], 512).is_ok());
 
-        let error = Tokenizer::load(b"{}", None, CONFIG).unwrap_err().to_string();
+        let error = Tokenizer::load(b"{}", None).unwrap_err().to_string();
         assert!(error.contains("tokenizer.json is broken"), "{error}");
-        let error = Tokenizer::load(TOKENIZER, Some(b"["), CONFIG).unwrap_err().to_string();
+        let error = Tokenizer::load(TOKENIZER, Some(b"[")).unwrap_err().to_string();
         assert!(error.contains("tokenizer_config.json is broken"), "{error}");
-        let error = Tokenizer::load(TOKENIZER, None, b"{}").unwrap_err().to_string();
-        assert!(error.contains("no padding token"), "{error}");
-        let small = br#"{"vocab_size":8,"pad_token_id":0}"#;
-        let small = Tokenizer::load(TOKENIZER, None, small).unwrap();
-        let error = small.encode_all(&["film"], 8).unwrap_err().to_string();
-        assert!(error.contains("the model knows 8 tokens"), "{error}");
     }
 }
