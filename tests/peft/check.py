@@ -277,7 +277,9 @@ def make_base(source, folder, **changes):
     ignored = shutil.ignore_patterns("*.md", "recorded*", "lora*", "train*", "fedavg", "causal*", "seqcls*", "input_ids*")
     shutil.copytree(source, folder, ignore=ignored)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    changed = {name: value for name, value in (config | changes).items() if value is not None}
+    # A change to None takes the field away; a null of the file's own is not the same as nothing, and stays.
+    gone = [name for name, value in changes.items() if value is None]
+    changed = {name: value for name, value in (config | changes).items() if name not in gone}
     (folder / "config.json").write_text(json.dumps(changed), encoding="utf-8")
     if not (folder / "tokenizer.json").exists():
         letters_tokenizer(config["vocab_size"]).save_pretrained(folder)
