@@ -15,6 +15,7 @@ pub mod edge;
 pub mod error;
 pub mod evaluate;
 pub mod export;
+pub mod fit;
 pub mod kinds;
 pub mod local_train;
 pub mod model;

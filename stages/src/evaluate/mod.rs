@@ -11,9 +11,10 @@ use thiserror::Error;
 pub use metrics::{ClassScore, Scores, TokenScores};
 pub use predictions::{ClassLogits, TokenLogProbs};
 
+use crate::fit::{self, DataError};
 use crate::local_train::Progress;
 use crate::model::{Base, Batch, Factors, Layout, LoraConfig, LoraError, likelihood, read_classes};
-use crate::objective::{self, HeadKind};
+use crate::objective::{self, HeadKind, Objective};
 use crate::peft::{AdapterError, AdapterTensors, SCORE};
 use crate::token_set::TokenSet;
 
@@ -32,48 +33,9 @@ pub enum EvaluateError {
     /// There is nothing to evaluate on.
     #[error("there are no examples to evaluate on")]
     Empty,
-    /// A label is none of the classifier's classes.
-    #[error("example {example} has label {label}, which is not one of 0 to {}", classes - 1)]
-    Label {
-        /// The example's place in the token set.
-        example: usize,
-        /// Its label.
-        label: i32,
-        /// The number of classes.
-        classes: usize,
-    },
-    /// A label's token is not in the base's vocabulary.
-    #[error("label {label} holds token {token}, but the base has only {vocab}")]
-    LabelToken {
-        /// The label's place.
-        label: usize,
-        /// The token id.
-        token: u32,
-        /// The size of the vocabulary.
-        vocab: usize,
-    },
-    /// An example is longer than the base was made for.
-    #[error(
-        "example {example} has {tokens} tokens, but the base knows {most} positions; set `max_len` to {most} or less"
-    )]
-    Long {
-        /// The example's place.
-        example: usize,
-        /// Its tokens.
-        tokens: usize,
-        /// The positions.
-        most: usize,
-    },
-    /// A token is not in the base's vocabulary.
-    #[error("example {example} holds token {token}, but the base has only {vocab}")]
-    Token {
-        /// The example's place in the token set.
-        example: usize,
-        /// The token id.
-        token: u32,
-        /// The size of the vocabulary.
-        vocab: usize,
-    },
+    /// The examples cannot be taken through the base.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The logits are not finite.
     #[error("the logits of example {example} are not finite")]
     NotFinite {
@@ -112,10 +74,16 @@ pub fn classes(
     batch: usize,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Vec<ClassLogits>, EvaluateError> {
-    check_words(base, data)?;
-    let heads = heads(base, adapted, classifiers, data)?;
-    let classes = heads.first().map_or(data.objective().labels().len(), |head| head.dims()[1]);
+    let own = adapted.map_or(0, |adapted| adapted.adapter.classes());
+    let classes = match data.objective() {
+        Objective::Classify => classifiers.first().map_or(own, |([classes, _], _)| *classes),
+        objective => objective.labels().len(),
+    };
+    if classes == 0 {
+        return Err(EvaluateError::NoClassifier);
+    }
     check(base, data, Some(classes))?;
+    let heads = heads(base, adapted, classifiers, data);
     let mut results = vec![vec![0.0; data.len() * classes]; heads.len().max(1)];
     sweep(base, adapted, data, batch, progress, &mut |indices, batch, hidden| {
         let keep = |result: &mut Vec<f32>, logits: Tensor<2>| {
@@ -211,23 +179,20 @@ fn heads(
     adapted: Option<Adapted<'_>>,
     classifiers: &[Classifier<'_>],
     data: &TokenSet,
-) -> Result<Vec<Tensor<3>>, EvaluateError> {
+) -> Vec<Tensor<3>> {
     match data.objective().head() {
         HeadKind::Classifier => {
             let own = adapted.and_then(|adapted| adapted.adapter.get(SCORE));
             let own: Vec<Classifier<'_>> = own.into_iter().collect();
             let all = if classifiers.is_empty() { own.as_slice() } else { classifiers };
-            if all.is_empty() {
-                return Err(EvaluateError::NoClassifier);
-            }
             let head = |&([classes, width], values): &Classifier<'_>| {
                 let data = TensorData::new(values.to_vec(), [1, classes, width]);
                 Tensor::from_data(data, base.device())
             };
-            Ok(all.iter().map(head).collect())
+            all.iter().map(head).collect()
         }
-        HeadKind::LabelRows => Ok(vec![base.label_rows(data.objective().labels()).unsqueeze()]),
-        HeadKind::LabelTokens | HeadKind::Completion => Ok(Vec::new()),
+        HeadKind::LabelRows => vec![base.label_rows(data.objective().labels()).unsqueeze()],
+        HeadKind::LabelTokens | HeadKind::Completion => Vec::new(),
     }
 }
 
@@ -250,32 +215,5 @@ fn check(base: &Base, data: &TokenSet, classes: Option<usize>) -> Result<(), Eva
     if data.is_empty() {
         return Err(EvaluateError::Empty);
     }
-    let vocab = base.config().vocab;
-    let most = base.config().max_positions.unwrap_or(usize::MAX);
-    for (example, &label) in data.labels().iter().enumerate() {
-        if let Some(classes) = classes
-            && usize::try_from(label).map_or(true, |label| label >= classes)
-        {
-            return Err(EvaluateError::Label { example, label, classes });
-        }
-        let tokens = data.tokens(example).len();
-        if tokens > most {
-            return Err(EvaluateError::Long { example, tokens, most });
-        }
-        if let Some(&token) = data.tokens(example).iter().find(|&&token| token as usize >= vocab) {
-            return Err(EvaluateError::Token { example, token, vocab });
-        }
-    }
-    Ok(())
-}
-
-/// Whether the tokens of the labels are in the vocabulary.
-fn check_words(base: &Base, data: &TokenSet) -> Result<(), EvaluateError> {
-    let vocab = base.config().vocab;
-    for (label, words) in data.objective().labels().iter().enumerate() {
-        if let Some(&token) = words.iter().find(|&&token| token as usize >= vocab) {
-            return Err(EvaluateError::LabelToken { label, token, vocab });
-        }
-    }
-    Ok(())
+    Ok(fit::check(base.config(), data, classes)?)
 }

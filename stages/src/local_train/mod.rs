@@ -24,6 +24,7 @@ pub use batches::Batches;
 pub use cohort::{Client, Trainer};
 pub use numbers::{LocalNumbers, NumbersError, Optimizer};
 
+use crate::fit::{self, DataError};
 use crate::model::{Base, Batch, LoraConfig, LoraError};
 use crate::objective::{self, Objective};
 use crate::peft::{AdapterError, AdapterTensors};
@@ -68,48 +69,9 @@ pub enum TrainError {
         /// Its place in the cohort.
         client: usize,
     },
-    /// A label is none of the classifier's classes.
-    #[error("example {example} has label {label}, which is not one of 0 to {}", classes - 1)]
-    Label {
-        /// The example's place in its token set.
-        example: usize,
-        /// Its label.
-        label: i32,
-        /// The number of classes.
-        classes: usize,
-    },
-    /// A label's token is not in the base's vocabulary.
-    #[error("label {label} holds token {token}, but the base has only {vocab}")]
-    LabelToken {
-        /// The label's place.
-        label: usize,
-        /// The token id.
-        token: u32,
-        /// The size of the vocabulary.
-        vocab: usize,
-    },
-    /// An example is longer than the base was made for.
-    #[error(
-        "example {example} has {tokens} tokens, but the base knows {most} positions; set `max_len` to {most} or less"
-    )]
-    Long {
-        /// The example's place.
-        example: usize,
-        /// Its tokens.
-        tokens: usize,
-        /// The positions.
-        most: usize,
-    },
-    /// A token is not in the base's vocabulary.
-    #[error("example {example} holds token {token}, but the base has only {vocab}")]
-    Token {
-        /// The example's place in its token set.
-        example: usize,
-        /// The token id.
-        token: u32,
-        /// The size of the vocabulary.
-        vocab: usize,
-    },
+    /// The examples cannot be taken through the base.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The loss or the adapter is no longer finite.
     #[error(
         "{what} of client {client} is not finite after step {step}; a smaller learning rate or `clip` may help"
@@ -263,38 +225,13 @@ fn check_data(base: &Base, client: usize, job: &ClientJob<'_>) -> Result<(), Tra
     if job.data.is_empty() {
         return Err(TrainError::Empty { client });
     }
-    let vocab = base.config().vocab;
     let classes = match job.data.objective() {
+        Objective::Classify if job.adapter.classes() == 0 => return Err(TrainError::NoClassifier),
         Objective::Classify => Some(job.adapter.classes()),
         Objective::Verbalize(labels) => Some(labels.len()),
         Objective::Complete(_) => None,
     };
-    for (label, words) in job.data.objective().labels().iter().enumerate() {
-        if let Some(&token) = words.iter().find(|&&token| token as usize >= vocab) {
-            return Err(TrainError::LabelToken { label, token, vocab });
-        }
-    }
-    let most = base.config().max_positions.unwrap_or(usize::MAX);
-    for example in 0..job.data.len() {
-        let tokens = job.data.tokens(example).len();
-        if tokens > most {
-            return Err(TrainError::Long { example, tokens, most });
-        }
-        let label = job.data.label(example);
-        if let Some(classes) = classes
-            && usize::try_from(label).map_or(true, |label| label >= classes)
-        {
-            if classes == 0 {
-                return Err(TrainError::NoClassifier);
-            }
-            return Err(TrainError::Label { example, label, classes });
-        }
-        let large = |token: &&u32| **token as usize >= vocab;
-        if let Some(&token) = job.data.tokens(example).iter().find(large) {
-            return Err(TrainError::Token { example, token, vocab });
-        }
-    }
-    Ok(())
+    Ok(fit::check(base.config(), job.data, classes)?)
 }
 
 /// The next batch of every active client, cut into parts of at most `size` examples each.
