@@ -22,6 +22,7 @@ pub mod model;
 pub mod node;
 pub mod objective;
 pub mod partition;
+pub mod parts;
 pub mod peft;
 pub mod rows;
 pub mod seed;

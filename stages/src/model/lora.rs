@@ -279,6 +279,17 @@ impl LoraConfig {
         fitted
     }
 
+    /// The scales of the modules at `paths`, which are all that are adapted, with their ranks.
+    ///
+    /// # Errors
+    /// A pattern matches none of them, or two match one.
+    pub fn scales(&self, paths: &[String], ranks: &[usize]) -> Result<Vec<f64>, LoraError> {
+        let alphas = of_patterns("alpha_pattern", self.alpha_pattern.clone(), paths)?;
+        let scale =
+            |(alpha, &rank): (Option<f64>, &usize)| self.scale(rank, alpha.unwrap_or(self.alpha));
+        Ok(alphas.into_iter().zip(ranks).map(scale).collect())
+    }
+
     fn scale(&self, rank: usize, alpha: f64) -> f64 {
         let rank = rank as f64;
         alpha / if self.rslora { rank.sqrt() } else { rank }
@@ -340,6 +351,9 @@ mod tests {
         let modules = lora.modules(&tiny::config()).unwrap();
         let found: Vec<_> = modules.iter().map(|m| (m.layer, m.slot, m.rank, m.scale)).collect();
         assert_eq!(found, [(0, 0, 8, 2.0), (0, 2, 4, 4.0), (2, 0, 8, 4.0), (2, 2, 4, 8.0)]);
+        let paths: Vec<String> = modules.iter().map(|module| module.path.clone()).collect();
+        let scales = lora.scales(&paths, &[8, 4, 8, 4]).unwrap();
+        assert_eq!(scales, [2.0, 4.0, 4.0, 8.0], "without a base, too");
         let path = "model.layers.1.mlp.up_proj";
         let by_path = LoraConfig {
             targets: Some(Targets::names(&["q_proj", path])),

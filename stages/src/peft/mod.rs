@@ -1,6 +1,7 @@
 //! Adapters as PEFT knows them: names, layout, first values and files.
 
 mod card;
+mod delta;
 mod export;
 mod folder;
 mod init;
@@ -8,6 +9,7 @@ mod merge;
 mod tensors;
 
 pub use card::{Card, Figures};
+pub use delta::{Change, Delta, Matrix};
 pub use export::{BaseName, write_adapter};
 pub use folder::{CONFIG_FILE, TENSORS_FILE, read_settings, tensors_path};
 pub use init::init_adapter;

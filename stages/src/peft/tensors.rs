@@ -6,6 +6,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use thiserror::Error;
 
 use crate::model::widen;
+use crate::parts::Parts;
 
 /// Why an adapter cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -81,6 +82,21 @@ impl AdapterTensors {
     pub fn without(&self, name: &str) -> Self {
         let kept = self.tensors.iter().filter(|(known, _)| *known != name);
         Self { tensors: kept.map(|(name, tensor)| (name.clone(), tensor.clone())).collect() }
+    }
+
+    /// The matrices of some parts alone.
+    #[must_use]
+    pub fn only(&self, parts: Parts) -> Self {
+        let kept = self.tensors.iter().filter(|(name, _)| parts.has(Parts::of(name)));
+        Self { tensors: kept.map(|(name, tensor)| (name.clone(), tensor.clone())).collect() }
+    }
+
+    /// The same adapter with all matrices of `other`, in place of those of the same names.
+    #[must_use]
+    pub fn overlaid(mut self, other: &Self) -> Self {
+        let others = other.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone()));
+        self.tensors.extend(others);
+        self
     }
 
     /// Whether both have the same names and shapes.
