@@ -1,19 +1,40 @@
-//! Federated averaging (arXiv 1602.05629).
+//! Federated averaging (1602.05629); on LoRA's factors it is `FedIT` (Zhang et al. 2023, 2305.05644).
 
-use super::{AggregateError, Update, flat, narrow};
+use super::checked::Checked;
+use super::method::Method;
+use super::{AggregateError, Outcome};
+use crate::parts::Parts;
 
-/// `Σ p_k·w_k` with `p_k = n_k / Σn`, summed in f64 in the order of the clients.
-pub(super) fn mean(updates: &[Update<'_>]) -> Result<Vec<f32>, AggregateError> {
-    let total: u64 = updates.iter().map(|update| update.examples).sum();
-    if total == 0 {
-        return Err(AggregateError::NoWeight);
+/// `Σ p_k·w_k` for every tensor.
+pub(super) struct FedAvg;
+
+impl Method for FedAvg {
+    fn name(&self) -> &'static str {
+        "FedAvg"
     }
-    let all = flat(updates);
-    let shares: Vec<f64> =
-        updates.iter().map(|update| update.examples as f64 / total as f64).collect();
-    let value = |at: usize| {
-        let sum: f64 = shares.iter().zip(&all).map(|(p, values)| p * f64::from(values[at])).sum();
-        narrow(sum)
-    };
-    Ok((0..all[0].len()).map(value).collect())
+
+    fn is_mean(&self) -> bool {
+        true
+    }
+
+    fn aggregate(&self, round: &Checked<'_>) -> Result<Outcome, AggregateError> {
+        Ok(round.outcome(round.averaged(Parts::ALL), None))
+    }
+}
+
+/// `Σ shares_k·w_k`, summed in the order of the clients.
+pub(super) fn mean(shares: &[f64], clients: &[Vec<f64>]) -> Vec<f64> {
+    // Minus zero is what leaves every number as it is, the sign of a zero too.
+    let mut sums = vec![-0.0; clients.first().map_or(0, Vec::len)];
+    for (share, values) in shares.iter().zip(clients) {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum += share * value;
+        }
+    }
+    sums
+}
+
+/// The unweighted mean.
+pub(super) fn even_mean(clients: &[Vec<f64>]) -> Vec<f64> {
+    mean(&vec![(clients.len() as f64).recip(); clients.len()], clients)
 }
