@@ -35,7 +35,7 @@ impl Corpus {
         let mut files: Vec<(String, Vec<u8>)> = self
             .splits
             .iter()
-            .map(|(name, split)| (file_of(name), to_json_lines(&split.columns, &split.rows)))
+            .map(|(name, split)| (rows_of(name), to_json_lines(&split.columns, &split.rows)))
             .collect();
         let mut info = serde_json::to_vec_pretty(&self.info())
             .expect("text, numbers and lists of them always serialise");
@@ -50,8 +50,8 @@ impl Corpus {
             .map_err(|error| Error::failed(format!("the corpus has a broken {INFO}: {error}")))?;
         let mut splits = IndexMap::new();
         for (name, about) in info.splits {
-            let bytes = file(&file_of(&name))?;
-            let rows = json::parse(&file_of(&name), &bytes)?;
+            let bytes = file(&rows_of(&name))?;
+            let rows = json::parse(&rows_of(&name), &bytes)?;
             let place = |column: &Option<String>| match column {
                 Some(column) => {
                     let missing = || format!("the corpus's split `{name}` lacks a column");
@@ -106,7 +106,8 @@ impl Split {
     }
 }
 
-fn file_of(split: &str) -> String {
+/// The name of the file with the rows of a split.
+pub fn rows_of(split: &str) -> String {
     format!("{split}.jsonl")
 }
 

@@ -11,6 +11,7 @@ use indexmap::IndexMap;
 
 use crate::rows::Cell;
 
+pub use canonical::rows_of;
 pub use columns::Columns;
 
 /// The class of a row that has none.

@@ -1,191 +1,108 @@
-//! Label skew by a Dirichlet distribution, as Flower's `DirichletPartitioner` defines it.
+//! Label skew by a Dirichlet distribution over the clients, one draw a class.
 //!
-//! For each class one draw over the clients says which share of the class each client gets; the
-//! class's examples are then cut in data set order (see [`cut`]). With few classes this skews how
-//! many examples a client has at least as much as which labels: see [`Skew`](super::Skew).
-//!
-//! Random numbers are not `NumPy`'s, so a seed of Flower's gives another partition here.
+//! Each draw says which share of the class each client gets (Yurochkin et al. 2019, PFNM,
+//! arXiv:1905.12022); the class's examples are then cut at the running sums (see [`super::cut`]).
+//! With few classes this skews how many examples a client has at least as much as which labels: see
+//! [`Skew`](super::Skew), and [`Hsu`](super::Hsu) for labels alone.
 
-use rand::RngExt;
-use rand::distr::Open01;
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, Gamma};
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, Partition, Rule, cut};
+use super::cut::{Balance, Cuts, classes};
+use super::policy::{Policy, is_ten, ten};
+use super::{Alpha, Examples, OnFail, Partition, Rule, draw};
 use crate::{Error, Result, shuffle};
 
-/// Below it the shares of all clients but one are zero in every draw.
-const LEAST_ALPHA: f64 = 1e-6;
-
-/// Shares drawn from a symmetric Dirichlet distribution, one draw a class.
+/// Shares drawn from a Dirichlet distribution, one draw a class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dirichlet {
-    /// The concentration: 0.1 is very uneven, 100 nearly even.
-    pub alpha: f64,
+    /// The concentration: 0.1 is very uneven, 100 nearly even. One number, or one for each client.
+    pub alpha: Alpha,
     /// The least number of examples of a client, at least 1.
     #[serde(default = "ten", skip_serializing_if = "is_ten")]
     pub min: usize,
     /// What to do when a draw leaves a client with fewer.
     #[serde(default, skip_serializing_if = "OnFail::is_default")]
     pub on_fail: OnFail,
+    /// Whose procedure cuts the classes.
+    #[serde(default, skip_serializing_if = "Procedure::is_flower")]
+    pub cut: Procedure,
+    /// Flower's `self_balancing`: who has more than an even share gets nothing of the classes that
+    /// follow. With two classes it changes little.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub balance: bool,
 }
 
-/// What to do when a draw leaves a client with fewer than `min` examples.
-///
-/// The default is Flower's: `Retry(10)`, eleven draws in all, and then an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OnFail {
-    /// Give up.
-    Error,
-    /// Draw again, at most so many times, and then give up.
-    Retry(u32),
-    /// Move examples, drawn at random, from whichever client has the most.
-    TopUp,
+/// Whose procedure cuts the classes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Procedure {
+    /// Flower's `DirichletPartitioner`: a class is cut in data set order.
+    #[default]
+    Flower,
+    /// That of PFNM and of NIID-Bench's `noniid-labeldir` (Li et al. 2022, arXiv:2102.02079): a class
+    /// is shuffled first, and who has an even share already gets nothing of the classes that follow.
+    NiidBench,
 }
 
-impl Default for OnFail {
-    fn default() -> Self {
-        Self::Retry(10)
-    }
-}
-
-impl OnFail {
+impl Procedure {
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
-    fn is_default(&self) -> bool {
-        *self == Self::default()
+    fn is_flower(&self) -> bool {
+        *self == Self::Flower
     }
-}
-
-fn ten() -> usize {
-    10
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
-fn is_ten(min: &usize) -> bool {
-    *min == ten()
 }
 
 impl Dirichlet {
-    /// With `alpha`, and the defaults for the rest.
+    /// With one `alpha` for all clients, and the defaults for the rest.
     pub fn new(alpha: f64) -> Self {
-        Self { alpha, min: ten(), on_fail: OnFail::default() }
+        Self {
+            alpha: Alpha::Same(alpha),
+            min: ten(),
+            on_fail: OnFail::default(),
+            cut: Procedure::Flower,
+            balance: false,
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        let rule = format!("Dirichlet(alpha: {})", self.alpha);
+        Policy { min: self.min, on_fail: self.on_fail, rule, evener: "alpha" }
+    }
+
+    /// One draw for each class, cut; `sizes` counts the examples of each.
+    fn draw(&self, rng: &mut ChaCha8Rng, sizes: &[usize], alphas: &[f64]) -> Cuts {
+        let proportions: Vec<Vec<f64>> = sizes.iter().map(|_| draw(rng, alphas)).collect();
+        let balance = match (self.cut, self.balance) {
+            (Procedure::NiidBench, _) => Balance::Reached,
+            (Procedure::Flower, true) => Balance::Above,
+            (Procedure::Flower, false) => Balance::Off,
+        };
+        Cuts::new(sizes, &proportions, balance)
     }
 }
 
 impl Rule for Dirichlet {
-    fn check(&self) -> Result<()> {
-        let alpha = self.alpha;
-        if !alpha.is_finite() || alpha < LEAST_ALPHA {
-            return Err(Error::input(format!(
-                "alpha is {alpha}, and must be a number from {LEAST_ALPHA} up"
-            ))
-            .with_hint("0.1 is very uneven, 100 nearly even; use Iid for even parts"));
+    fn check(&self, clients: usize) -> Result<()> {
+        self.alpha.check(clients)?;
+        if self.balance && self.cut == Procedure::NiidBench {
+            return Err(Error::input("cut: NiidBench always balances, and by a rule of its own")
+                .with_hint("leave `balance:` out, or use `cut: Flower`"));
         }
-        if self.min == 0 {
-            return Err(Error::input("min is 0, and must be at least 1")
-                .with_hint("a client without examples cannot train"));
-        }
-        Ok(())
+        self.policy().check()
     }
 
-    fn split(&self, labels: &[i32], clients: usize, rng: &mut ChaCha8Rng) -> Result<Partition> {
-        if labels.contains(&crate::corpus::UNLABELLED) {
-            return Err(Error::input("a split without labels cannot be shared out by label")
-                .with_hint("use Iid, or a split that has labels"));
-        }
-        if clients.saturating_mul(self.min) > labels.len() {
-            return Err(self.infeasible(clients, labels.len(), 0));
-        }
-        let mut classes: Vec<i32> = labels.to_vec();
-        classes.sort_unstable();
-        classes.dedup();
-        let draws = match self.on_fail {
-            OnFail::Error | OnFail::TopUp => 1,
-            OnFail::Retry(more) => more.saturating_add(1),
-        };
-        for attempts in 1..=draws {
-            let class = |_: &i32| draw(rng, self.alpha, clients);
-            let proportions: Vec<Vec<f64>> = classes.iter().map(class).collect();
-            let mut shards = cut(labels, &proportions);
-            let moved = match self.on_fail {
-                OnFail::TopUp => top_up(&mut shards, self.min, rng),
-                OnFail::Error | OnFail::Retry(_) => 0,
-            };
-            if shards.iter().all(|shard| shard.len() >= self.min) {
-                let outcome = Outcome { attempts, moved };
-                return Ok(Partition { shards, outcome });
+    fn split(&self, of: &Examples<'_>, clients: usize, rng: &mut ChaCha8Rng) -> Result<Partition> {
+        of.require_labels()?;
+        let mut groups: Vec<Vec<usize>> = classes(of.labels).into_values().collect();
+        if self.cut == Procedure::NiidBench {
+            for group in &mut groups {
+                shuffle::shuffle(rng, group);
             }
         }
-        Err(self.infeasible(clients, labels.len(), draws))
+        let sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
+        let alphas = self.alpha.of_clients(clients);
+        self.policy().split(&groups, clients, rng, |rng| self.draw(rng, &sizes, &alphas))
     }
-}
-
-impl Dirichlet {
-    fn infeasible(&self, clients: usize, examples: usize, draws: u32) -> Error {
-        let Self { alpha, min, .. } = self;
-        if draws == 0 {
-            return Error::input(format!(
-                "{examples} examples cannot give {clients} clients at least {min} each"
-            ))
-            .with_hint("lower `min:` or `clients:`");
-        }
-        let draws = match draws {
-            1 => "one draw".to_owned(),
-            more => format!("{more} draws"),
-        };
-        Error::input(format!(
-            "Dirichlet(alpha: {alpha}) left one of {clients} clients with fewer than {min} of \
-             {examples} examples in {draws}"
-        ))
-        .with_hint("raise `alpha:`, lower `min:` or `clients:`, or set `on_fail: TopUp` or `on_fail: Retry(1000)`")
-    }
-}
-
-/// One draw from the symmetric Dirichlet distribution: a share for each client, in all 1.
-///
-/// `alpha` is positive and finite. Shares are normalised in the logarithm: as plain numbers all the
-/// Gamma variates of a small `alpha` are zero often enough, and their ratios nothing.
-#[expect(
-    clippy::missing_panics_doc,
-    reason = "the Gamma distribution takes every positive finite shape"
-)]
-pub fn draw(rng: &mut ChaCha8Rng, alpha: f64, clients: usize) -> Vec<f64> {
-    // Gamma(a) is distributed as Gamma(a + 1) * U^(1/a).
-    let gamma = Gamma::new(alpha + 1.0, 1.0).expect("alpha is positive and finite");
-    let logs: Vec<f64> = (0..clients)
-        .map(|_| {
-            let variate: f64 = gamma.sample(rng);
-            let uniform: f64 = rng.sample(Open01);
-            variate.ln() + uniform.ln() / alpha
-        })
-        .collect();
-    let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let weights: Vec<f64> = logs.iter().map(|log| (log - most).exp()).collect();
-    let sum: f64 = weights.iter().sum();
-    weights.into_iter().map(|weight| weight / sum).collect()
-}
-
-/// Moves examples to clients that have fewer than `min`; gives how many it moved.
-///
-/// There are enough examples for all.
-fn top_up(shards: &mut [Vec<usize>], min: usize, rng: &mut ChaCha8Rng) -> usize {
-    let mut moved = 0;
-    for poor in 0..shards.len() {
-        while shards[poor].len() < min {
-            // The first of the largest, so that the choice does not depend on the search.
-            let rich = (0..shards.len()).rev().max_by_key(|&i| shards[i].len());
-            let Some(rich) = rich.filter(|&i| shards[i].len() > min) else {
-                return moved;
-            };
-            let at = shuffle::below(rng, shards[rich].len());
-            let example = shards[rich].swap_remove(at);
-            shards[poor].push(example);
-            moved += 1;
-        }
-    }
-    moved
 }
 
 #[cfg(test)]
@@ -194,46 +111,18 @@ mod tests {
     use super::*;
     use crate::seed;
 
-    /// Mean 1/K and variance (1/K)(1 − 1/K)/(Kα + 1), within four standard errors or so.
-    #[test]
-    fn draws_have_the_moments_of_a_dirichlet() {
-        for (alpha, clients) in [(0.1, 5), (0.5, 10), (1.0, 3), (20.0, 4)] {
-            let mut rng = seed::rng(5, &["test"]);
-            let draws: Vec<Vec<f64>> =
-                (0..20_000).map(|_| draw(&mut rng, alpha, clients)).collect();
-            let count = draws.len() as f64;
-            let share = 1.0 / clients as f64;
-            let variance = share * (1.0 - share) / (clients as f64 * alpha + 1.0);
-            for client in 0..clients {
-                let mean = draws.iter().map(|row| row[client]).sum::<f64>() / count;
-                let square = |row: &Vec<f64>| (row[client] - share).powi(2);
-                let spread = draws.iter().map(square).sum::<f64>() / count;
-                assert!((mean - share).abs() < 4.0 * (variance / count).sqrt(), "{mean} {share}");
-                assert!((spread / variance - 1.0).abs() < 0.08, "{spread} {variance}");
-            }
-            assert!(draws.iter().all(|row| (row.iter().sum::<f64>() - 1.0).abs() < 1e-12));
-        }
+    fn with(alpha: f64, min: usize, on_fail: OnFail) -> Dirichlet {
+        Dirichlet { min, on_fail, ..Dirichlet::new(alpha) }
     }
 
-    #[test]
-    fn the_least_and_a_huge_alpha_are_still_shares() {
-        let mut rng = seed::rng(5, &["test"]);
-        for _ in 0..100 {
-            let one = draw(&mut rng, LEAST_ALPHA, 8);
-            assert!((one.iter().copied().fold(0.0, f64::max) - 1.0).abs() < 1e-9, "{one:?}");
-            let even = draw(&mut rng, 1e12, 8);
-            assert!(even.iter().all(|share| (share - 0.125).abs() < 1e-4), "{even:?}");
-        }
-    }
-
-    fn by(alpha: f64, min: usize, on_fail: OnFail) -> By {
-        By::Dirichlet(Dirichlet { alpha, min, on_fail })
+    fn split(rule: Dirichlet, labels: &[i32], clients: usize, seed: u64) -> Result<Partition> {
+        By::Dirichlet(rule).split(&Examples::labelled(labels), clients, seed)
     }
 
     #[test]
     fn a_draw_that_falls_short_follows_the_policy() {
         let labels: Vec<i32> = (0..400).map(|i| i32::from(i % 2 == 0)).collect();
-        let split = |alpha, min, on_fail| by(alpha, min, on_fail).split(&labels, 10, 4);
+        let split = |alpha, min, on_fail| split(with(alpha, min, on_fail), &labels, 10, 4);
 
         let fault = split(0.05, 10, OnFail::Error).unwrap_err().to_string();
         assert!(fault.contains("fewer than 10 of 400 examples in one draw"), "{fault}");
@@ -254,14 +143,148 @@ mod tests {
         assert!(fault.contains("400 examples cannot give 10 clients at least 41"), "{fault}");
     }
 
+    /// SST-2's training split.
+    const SST2: [usize; 2] = [29_780, 37_569];
+
+    /// The share of `draws` draws, or runs of draws, that leave every client of SST-2 with ten examples.
+    fn enough(rule: &Dirichlet, clients: usize, draws: u32) -> f64 {
+        let policy = rule.policy();
+        let alphas = rule.alpha.of_clients(clients);
+        let mut rng = seed::rng(11, &["test"]);
+        let mut enough = 0;
+        for _ in 0..draws {
+            let draw = |rng: &mut ChaCha8Rng| rule.draw(rng, &SST2, &alphas);
+            let found = policy.draw(SST2.iter().sum(), clients, &mut rng, draw);
+            enough += u32::from(found.is_ok());
+        }
+        f64::from(enough) / f64::from(draws)
+    }
+
+    /// The expected shares are those of 400,000 draws of `NumPy`'s generator with the same cuts.
+    #[test]
+    fn draws_of_sst2_fail_as_often_as_numpys() {
+        for (alpha, clients, expected) in [
+            (0.1, 10, 0.116_76),
+            (0.3, 10, 0.868_45),
+            (0.5, 10, 0.988_01),
+            (0.1, 20, 0.004_18),
+            (0.5, 100, 0.245_55),
+        ] {
+            let near = |found: f64, expected: f64, draws: u32| {
+                let error = (expected * (1.0 - expected) / f64::from(draws)).sqrt();
+                assert!((found - expected).abs() <= 4.0 * error, "{alpha} {clients}: {found}");
+            };
+            near(enough(&with(alpha, 10, OnFail::Error), clients, 4000), expected, 4000);
+            // Flower's eleven draws fail all alike.
+            let eleven = 1.0 - (1.0 - expected).powi(11);
+            near(enough(&with(alpha, 10, OnFail::default()), clients, 1000), eleven, 1000);
+        }
+        let never = enough(&with(0.1, 10, OnFail::Error), 50, 4000);
+        assert!(never == 0.0, "{never}");
+    }
+
+    /// The labels of SST-2's training split, in an order of their own.
+    fn sst2() -> Vec<i32> {
+        let mut labels = [vec![0; SST2[0]], vec![1; SST2[1]]].concat();
+        shuffle::shuffle(&mut seed::rng(1, &["test"]), &mut labels);
+        labels
+    }
+
+    #[test]
+    fn sst2_at_a_tenth_follows_each_policy() {
+        let labels = sst2();
+        let (mut failed, mut moved) = (0, 0);
+        for seed in 0..40 {
+            let once = split(with(0.1, 10, OnFail::Error), &labels, 10, seed);
+            let filled = split(with(0.1, 10, OnFail::TopUp), &labels, 10, seed).unwrap();
+            // Both see the same first draw.
+            assert_eq!(once.is_err(), filled.outcome.moved > 0);
+            if let Ok(once) = once {
+                assert_eq!(once, filled);
+            } else {
+                failed += 1;
+            }
+            moved += filled.outcome.moved;
+            assert!(filled.shards.iter().all(|shard| shard.len() >= 10));
+            assert!(filled.outcome.moved <= 90, "no more than nine clients lack ten");
+        }
+        // 35.3 of 40 on average, with a standard deviation of 2.
+        assert!((28..=40).contains(&failed), "{failed}");
+        assert!(moved > 0);
+        let retried = split(with(0.1, 10, OnFail::Retry(1000)), &labels, 10, 2).unwrap();
+        assert!(retried.outcome.attempts > 1, "{:?}", retried.outcome);
+        assert!(retried.shards.iter().all(|shard| shard.len() >= 10));
+        let fault = split(with(0.1, 10, OnFail::Retry(100)), &labels, 50, 2).unwrap_err();
+        assert!(fault.to_string().ends_with("of 67349 examples in 101 draws"), "{fault}");
+    }
+
+    #[test]
+    fn a_client_with_twice_the_alpha_gets_twice_as_much() {
+        let labels = vec![0; 3000];
+        let rule = Dirichlet { alpha: Alpha::Each(vec![200.0, 400.0]), ..Dirichlet::new(1.0) };
+        let sizes: Vec<f64> = (0..200)
+            .map(|seed| split(rule.clone(), &labels, 2, seed).unwrap().shards[0].len() as f64)
+            .collect();
+        // The share's variance is (1/3)(2/3) / 601, so its mean of 200 has an error of 0.00136.
+        let mean = sizes.iter().sum::<f64>() / 200.0 / 3000.0;
+        assert!((mean - 1.0 / 3.0).abs() < 4.0 * 0.00136 + 1.0 / 3000.0, "{mean}");
+        let fault = split(rule, &labels, 3, 1).unwrap_err().to_string();
+        assert!(fault.contains("a list of 2, but there are 3 clients"), "{fault}");
+    }
+
+    #[test]
+    fn balance_keeps_the_largest_client_smaller() {
+        let labels: Vec<i32> = (0..4000).map(|i| i % 10).collect();
+        let plain = with(0.1, 1, OnFail::TopUp);
+        let flower = Dirichlet { balance: true, ..plain.clone() };
+        let niid = Dirichlet { cut: Procedure::NiidBench, ..plain.clone() };
+        let largest = |rule: &Dirichlet| -> Vec<usize> {
+            let largest = |seed| {
+                let shards = split(rule.clone(), &labels, 5, seed).unwrap().shards;
+                shards.iter().map(Vec::len).max().unwrap()
+            };
+            (0..30).map(largest).collect()
+        };
+        let [plain, flower, niid] = [&plain, &flower, &niid].map(largest);
+        // Who has an even share of 800 gets no more, but one class of 400 may go over it; and the last
+        // client takes what rounding leaves of the other classes.
+        assert!(flower.iter().all(|&most| most <= 800 + 400 + 9), "{flower:?}");
+        assert!(niid.iter().all(|&most| most < 800 + 400 + 9), "{niid:?}");
+        assert!(plain.iter().filter(|&&most| most > 1209).count() > 10, "{plain:?}");
+    }
+
+    /// At so small an alpha one client has all of each class, and it is often the same one.
+    #[test]
+    fn nothing_left_of_a_draw_is_recorded() {
+        let labels: Vec<i32> = (0..300).map(|i| i32::from(i >= 200)).collect();
+        let rule = Dirichlet { balance: true, ..with(1e-6, 1, OnFail::TopUp) };
+        let outcomes: Vec<_> = (0..60)
+            .map(|seed| split(rule.clone(), &labels, 3, seed).unwrap().outcome.evened)
+            .collect();
+        // A third of the draws on average, with a standard deviation of 3.7 of 60.
+        let evened = outcomes.iter().sum::<usize>();
+        assert!((6..=34).contains(&evened), "{outcomes:?}");
+    }
+
+    #[test]
+    fn niid_bench_shuffles_what_flower_cuts_in_order() {
+        let labels = vec![0; 100];
+        let is_run = |rule: Dirichlet| {
+            let shards = split(rule, &labels, 2, 1).unwrap().shards;
+            shards.iter().all(|shard| shard.windows(2).all(|pair| pair[1] == pair[0] + 1))
+        };
+        assert!(is_run(with(5.0, 1, OnFail::Error)));
+        assert!(!is_run(Dirichlet { cut: Procedure::NiidBench, ..with(5.0, 1, OnFail::Error) }));
+    }
+
     #[test]
     fn wrong_numbers_are_refused() {
-        for alpha in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-9] {
-            let error = by(alpha, 10, OnFail::Error).check().unwrap_err().to_string();
-            assert!(error.starts_with("alpha is"), "{error}");
-        }
-        assert!(by(1.0, 0, OnFail::Error).check().is_err());
-        let unlabelled = by(1.0, 1, OnFail::Error).split(&[-1; 20], 2, 1);
+        assert!(with(0.0, 10, OnFail::Error).check(3).is_err());
+        assert!(with(1.0, 0, OnFail::Error).check(3).is_err());
+        let both =
+            Dirichlet { cut: Procedure::NiidBench, balance: true, ..Dirichlet::new(1.0) }.check(3);
+        assert!(both.unwrap_err().to_string().contains("always balances"));
+        let unlabelled = split(with(1.0, 1, OnFail::Error), &[-1; 20], 2, 1);
         assert!(unlabelled.unwrap_err().to_string().contains("without labels"));
     }
 }

@@ -2,17 +2,38 @@
 //!
 //! A partitioner is one file with one `Rule`, and a line for it in [`By`] and in `By::rule`.
 
+mod alpha;
 mod cut;
 mod dirichlet;
+mod draw;
+mod examples;
+mod explicit;
+mod given;
+mod hsu;
 mod iid;
+mod natural;
+mod pathological;
+mod policy;
+mod quantity;
 mod skew;
+#[cfg(test)]
+mod tests;
 
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-pub use cut::cut;
-pub use dirichlet::{Dirichlet, OnFail, draw};
+pub use alpha::Alpha;
+pub use cut::{Balance, Cuts, cut};
+pub use dirichlet::{Dirichlet, Procedure};
+pub use draw::draw;
+pub use examples::{Examples, Table};
+pub use explicit::{Explicit, to_json};
+pub use hsu::{Hsu, Prior};
 pub use iid::Iid;
+pub use natural::Natural;
+pub use pathological::Pathological;
+pub use policy::OnFail;
+pub use quantity::Quantity;
 pub use skew::Skew;
 
 use crate::{Error, Result, seed};
@@ -23,8 +44,18 @@ use crate::{Error, Result, seed};
 pub enum By {
     /// At random, in equal parts.
     Iid,
-    /// By label, in proportions drawn from a Dirichlet distribution.
+    /// By label: shares of each class drawn from a Dirichlet distribution over the clients.
     Dirichlet(Dirichlet),
+    /// By label, in equal parts: classes of each client drawn from a Dirichlet distribution.
+    Hsu(Hsu),
+    /// At random, in parts whose sizes are drawn from a Dirichlet distribution.
+    Quantity(Quantity),
+    /// By label: a few pieces of the sorted examples for each client.
+    Pathological(Pathological),
+    /// By a column of the data, such as who wrote them.
+    Natural(Natural),
+    /// As a file says.
+    Explicit(Explicit),
 }
 
 impl By {
@@ -32,49 +63,68 @@ impl By {
         match self {
             Self::Iid => &Iid,
             Self::Dirichlet(rule) => rule,
+            Self::Hsu(rule) => rule,
+            Self::Quantity(rule) => rule,
+            Self::Pathological(rule) => rule,
+            Self::Natural(rule) => rule,
+            Self::Explicit(rule) => rule,
         }
     }
 
-    /// What is wrong with the rule's own numbers, before any data are there.
-    pub fn check(&self) -> Result<()> {
-        self.rule().check()
+    /// What is wrong with the rule's own numbers for so many clients, before any data are there; with
+    /// the file of an [`Explicit`] it is known.
+    pub fn check(&self, clients: usize) -> Result<()> {
+        self.rule().check(clients)
     }
 
-    /// Shares the examples with these labels out among `clients`.
+    /// Whether anything is drawn, so that another seed gives another split.
+    pub fn is_drawn(&self) -> bool {
+        self.rule().is_drawn()
+    }
+
+    /// Shares the examples out among `clients`.
     ///
-    /// Every example goes to exactly one client, and every client gets at least one. The same
-    /// labels, rule, number and seed give the same partition.
-    pub fn split(&self, labels: &[i32], clients: usize, seed: u64) -> Result<Partition> {
-        self.check()?;
+    /// No example goes to two clients, and every client gets at least one. With [`Hsu`] and
+    /// [`Explicit`] an example may go to none: [`Outcome::left_out`]. The same examples, rule, number
+    /// and seed give the same partition.
+    pub fn split(&self, of: &Examples<'_>, clients: usize, seed: u64) -> Result<Partition> {
+        let examples = of.labels.len();
         if clients == 0 {
             return Err(
                 Error::input("there must be at least one client").with_hint("such as clients: 10")
             );
         }
-        if clients > labels.len() {
+        self.check(clients)?;
+        if clients > examples {
             return Err(Error::input(format!(
-                "{clients} clients cannot share {} examples",
-                labels.len()
+                "{clients} clients cannot share {examples} examples"
             ))
-            .with_hint(format!("at most {} clients: each needs one", labels.len())));
+            .with_hint(format!("at most {examples} clients: each needs one")));
         }
         let mut rng = seed::rng(seed, &["partition"]);
-        let mut partition = self.rule().split(labels, clients, &mut rng)?;
+        let mut partition = self.rule().split(of, clients, &mut rng)?;
         for shard in &mut partition.shards {
             // One client's shard is then the whole set, in its own order.
             shard.sort_unstable();
         }
+        let given = partition.shards.iter().map(Vec::len).sum::<usize>();
+        partition.outcome.left_out = examples - given;
         Ok(partition)
     }
 }
 
 /// One way of sharing examples out.
 trait Rule {
-    /// What is wrong with its own numbers.
-    fn check(&self) -> Result<()>;
+    /// What is wrong with its own numbers, for so many clients.
+    fn check(&self, clients: usize) -> Result<()>;
+
+    /// Whether it draws anything.
+    fn is_drawn(&self) -> bool {
+        true
+    }
 
     /// The examples of each client, in any order; there are at least as many labels as clients.
-    fn split(&self, labels: &[i32], clients: usize, rng: &mut ChaCha8Rng) -> Result<Partition>;
+    fn split(&self, of: &Examples<'_>, clients: usize, rng: &mut ChaCha8Rng) -> Result<Partition>;
 }
 
 /// Who has which examples.
@@ -94,68 +144,23 @@ pub struct Outcome {
     pub attempts: u32,
     /// How many examples were moved so that every client had enough.
     pub moved: usize,
+    /// How often nothing was left of the shares that were drawn, so that the rest was shared evenly:
+    /// classes of a balanced [`Dirichlet`], clients of [`Hsu`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub evened: usize,
+    /// How many examples have no client.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: usize,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn labels(count: usize) -> Vec<i32> {
-        (0..count).map(|i| i32::from(i % 3 == 0)).collect()
+/// At the first attempt, with nothing to tell.
+impl Default for Outcome {
+    fn default() -> Self {
+        Self { attempts: 1, moved: 0, evened: 0, left_out: 0 }
     }
+}
 
-    fn rules() -> [By; 3] {
-        let dirichlet = Dirichlet::new(0.5);
-        let top_up = Dirichlet { on_fail: OnFail::TopUp, ..Dirichlet::new(0.05) };
-        [By::Iid, By::Dirichlet(dirichlet), By::Dirichlet(top_up)]
-    }
-
-    #[test]
-    fn every_example_has_one_client() {
-        let labels = labels(500);
-        for by in rules() {
-            let partition = by.split(&labels, 7, 3).unwrap();
-            assert_eq!(partition.shards.len(), 7);
-            let mut all: Vec<usize> = partition.shards.concat();
-            all.sort_unstable();
-            assert_eq!(all, (0..500).collect::<Vec<_>>(), "{by:?}");
-            for shard in &partition.shards {
-                assert!(!shard.is_empty() && shard.is_sorted(), "{by:?}");
-            }
-            assert_eq!(by.split(&labels, 7, 3).unwrap(), partition);
-            assert_ne!(by.split(&labels, 7, 4).unwrap(), partition);
-            let alone = by.split(&labels, 1, 3).unwrap().shards;
-            assert_eq!(alone, [(0..500).collect::<Vec<_>>()], "{by:?}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_shared_is_a_sentence() {
-        for by in rules() {
-            let fault = |n, clients| by.split(&labels(n), clients, 1).unwrap_err().to_string();
-            assert!(fault(5, 6).contains("6 clients cannot share 5 examples"));
-            assert!(fault(0, 1).contains("1 clients cannot share 0"));
-            assert!(fault(5, 0).contains("at least one client"));
-        }
-    }
-
-    #[test]
-    fn a_rule_reads_and_writes_only_what_is_set() {
-        for (text, back) in [
-            (r#""Iid""#, r#""Iid""#),
-            (r#"{"Dirichlet":{"alpha":0.5}}"#, r#"{"Dirichlet":{"alpha":0.5}}"#),
-            (
-                r#"{"Dirichlet":{"alpha":1.0,"min":10,"on_fail":{"Retry":10}}}"#,
-                r#"{"Dirichlet":{"alpha":1.0}}"#,
-            ),
-            (
-                r#"{"Dirichlet":{"alpha":1.0,"min":3,"on_fail":"TopUp"}}"#,
-                r#"{"Dirichlet":{"alpha":1.0,"min":3,"on_fail":"TopUp"}}"#,
-            ),
-        ] {
-            let by: By = serde_json::from_str(text).unwrap();
-            assert_eq!(serde_json::to_string(&by).unwrap(), back);
-        }
-        assert!(serde_json::from_str::<By>(r#"{"Dirichlet":{"alpa":0.5}}"#).is_err());
-    }
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }

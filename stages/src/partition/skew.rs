@@ -39,6 +39,20 @@ impl Skew {
             label_table,
         }
     }
+
+    /// The clients all of whose examples are of one class, where there is more than one class to have.
+    pub fn of_one_class(&self) -> Vec<usize> {
+        let classes = |counts: &Vec<usize>| counts.iter().filter(|&&count| count > 0).count();
+        let of_all: Vec<usize> = self.label_table.iter().fold(Vec::new(), |mut sum, counts| {
+            sum.resize(counts.len(), 0);
+            sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            sum
+        });
+        if classes(&of_all) < 2 {
+            return Vec::new();
+        }
+        (0..self.label_table.len()).filter(|&at| classes(&self.label_table[at]) == 1).collect()
+    }
 }
 
 fn mean_distance(table: &[Vec<usize>], classes: usize) -> f64 {
@@ -83,10 +97,15 @@ mod tests {
         let uneven = Skew::of(&[vec![0, 1], vec![2, 3]], &[0, 0, 0, 1]);
         assert!((uneven.label_tv - 0.25).abs() < 1e-12);
 
+        assert!(even.of_one_class().is_empty());
+        assert_eq!(uneven.of_one_class(), [0]);
+
         // Sizes 1 and 3: |1 - 3| summed over both pairs, by twice the count and the sum: 4 / 16.
         let sizes = Skew::of(&[vec![0], vec![1, 2, 3]], &[-1; 4]);
         assert_eq!(sizes.sizes, [1, 3]);
         assert!((sizes.size_gini - 0.25).abs() < 1e-12);
         assert!(sizes.label_table.iter().all(Vec::is_empty) && sizes.label_tv == 0.0);
+        assert!(sizes.of_one_class().is_empty());
+        assert!(Skew::of(&[vec![0], vec![1]], &[1, 1]).of_one_class().is_empty());
     }
 }
