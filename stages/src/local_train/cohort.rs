@@ -4,80 +4,30 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use super::adamw::{AdamW, Moments};
 use super::loss::Head;
+use super::member::{Client, Member, trained_parts};
 use super::numbers::{LocalNumbers, Optimizer};
-use super::{TrainError, schedule, sgd};
-use crate::model::{Base, Batch, Dropout, Factors, Layout, LoraConfig};
-use crate::objective::Objective;
-use crate::peft::{AdapterTensors, SCORE};
-
-/// A client as the optimizer sees it.
-#[derive(Clone, Copy)]
-pub struct Client<'a> {
-    /// The adapter that training starts from.
-    pub adapter: &'a AdapterTensors,
-    /// Its LoRA settings.
-    pub lora: &'a LoraConfig,
-    /// What its dropout masks are drawn from.
-    pub seed: u64,
-    /// The number of steps that it will be trained for, which its learning rates depend on.
-    pub steps: u64,
-    /// What its examples are read for.
-    pub objective: &'a Objective,
-    /// Whether its classifier stays as it is.
-    pub frozen_head: bool,
-}
-
-/// What stays the same for a client from step to step.
-#[derive(Clone, Debug)]
-struct Member {
-    /// The layout of its own adapter, without a classifier that is frozen.
-    own: Layout,
-    /// The classifier that is frozen.
-    score: Option<([usize; 2], Vec<f32>)>,
-    dropout: f64,
-    seed: u64,
-    steps: u64,
-}
-
-impl Member {
-    fn new(base: &Base, client: &Client<'_>) -> Result<Self, TrainError> {
-        let classes = client.adapter.classes();
-        match (client.objective.is_causal(), classes) {
-            (false, 0) => return Err(TrainError::NoClassifier),
-            (true, 1..) => return Err(TrainError::Classifier),
-            _ => {}
-        }
-        let score = client.adapter.get(SCORE).filter(|_| client.frozen_head);
-        let trained = if client.frozen_head { 0 } else { classes };
-        Ok(Self {
-            own: Layout::new(base.config(), client.lora, trained)?,
-            score: score.map(|(shape, values)| (shape, values.to_vec())),
-            dropout: client.lora.dropout,
-            seed: client.seed,
-            steps: client.steps,
-        })
-    }
-
-    /// The whole adapter of which this layout holds `values`.
-    fn adapter(&self, values: AdapterTensors) -> AdapterTensors {
-        match &self.score {
-            Some((shape, score)) => values.with(SCORE, *shape, score.clone()),
-            None => values,
-        }
-    }
-}
+use super::prune::Penalty;
+use super::{TrainError, control, schedule, sgd};
+use crate::model::{Base, Batch, Dropout, Factors, Layout};
+use crate::peft::AdapterTensors;
 
 /// The adapters of K clients between optimizer steps.
 pub struct Trainer<'a> {
     base: &'a Base,
     numbers: &'a LocalNumbers,
+    /// The order of what is trained.
     layout: Layout,
     members: Vec<Member>,
     head: Head,
     /// Everything that is trained, `[K, P]`.
     values: Tensor<2>,
+    /// What of the adapters is not trained, `[K, rows, columns]` each, with its layout.
+    still: (Layout, Vec<Tensor<3>>),
     /// What the proximal term pulls towards.
     anchor: Option<Tensor<2>>,
+    /// What SCAFFOLD adds to each gradient.
+    correction: Option<Tensor<2>>,
+    penalty: Option<Penalty>,
     moments: Option<Moments>,
     done: u64,
 }
@@ -86,7 +36,8 @@ impl<'a> Trainer<'a> {
     /// Lays the clients' adapters out on the base's device.
     ///
     /// # Errors
-    /// Where an adapter does not fit, or the clients differ in more than ranks, scales, dropout and lengths.
+    /// Where an adapter or a control variate does not fit, a number cannot be used, or the clients differ in more
+    /// than ranks, scales, dropout, lengths, control variates and pruning.
     pub fn new(
         base: &'a Base,
         clients: &[Client<'_>],
@@ -99,41 +50,40 @@ impl<'a> Trainer<'a> {
             other.adapter.classes() == first.adapter.classes()
                 && other.objective.head() == first.objective.head()
                 && other.objective.labels() == first.objective.labels()
-                && other.frozen_head == first.frozen_head
+                && other.frozen == first.frozen
         };
         if let Some(client) = clients.iter().position(|client| !like(client)) {
             return Err(TrainError::Unlike { client });
         }
-        let layouts: Vec<Layout> = members.iter().map(|member| member.own.clone()).collect();
-        let layout = Layout::covering(&layouts).ok_or_else(|| TrainError::Unlike {
-            client: (1..layouts.len())
-                .find(|&at| Layout::covering(&[layouts[0].clone(), layouts[at].clone()]).is_none())
-                .unwrap_or_default(),
-        })?;
-        let rows = clients.iter().zip(&members).map(|(client, member)| {
-            let trained = match member.score {
-                Some(_) => &client.adapter.without(SCORE),
-                None => client.adapter,
-            };
-            layout.pack(trained, &member.own)
-        });
-        let values = layout.stack(&rows.collect::<Result<Vec<_>, _>>()?, base.device());
-        let scores: Option<Vec<&([usize; 2], Vec<f32>)>> =
-            members.iter().map(|member| member.score.as_ref()).collect();
-        let classifiers = scores.map(|scores| {
-            let all: Vec<f32> = scores.iter().flat_map(|(_, values)| values).copied().collect();
-            let [classes, width] = scores[0].0;
-            let shape = [scores.len(), classes, width];
-            Tensor::from_data(TensorData::new(all, shape), base.device())
-        });
+        let whole = covering(&members)?;
+        let trained = trained_parts(first.adapter, first.frozen);
+        let (layout, still) = (whole.only(trained), whole.only(!trained));
+        let device = base.device();
+        let (mut values, mut constants, mut corrections) = (Vec::new(), Vec::new(), Vec::new());
+        for (client, member) in clients.iter().zip(&members) {
+            values.push(layout.pack(&client.adapter.only(trained), &member.trained)?);
+            constants.push(still.pack(&client.adapter.only(!trained), &member.still)?);
+            corrections.push(control::correction(client, numbers, &layout, &member.trained)?);
+        }
+        let values = layout.stack(&values, device);
+        // Not every device makes a tensor without values.
+        let constants = match still.length() {
+            0 => Vec::new(),
+            _ => still.split(&still.stack(&constants, device)),
+        };
+        let has_control = clients.iter().any(|client| client.control.is_some());
+        let kept: Vec<Option<(f64, usize)>> = members.iter().map(|member| member.prune).collect();
         Ok(Self {
-            head: Head::new(base, first.objective, clients.len(), classifiers),
+            head: Head::new(base, first.objective, clients.len()),
             base,
             numbers,
+            correction: has_control.then(|| layout.stack(&corrections, device)),
+            penalty: Penalty::new(&kept, &layout, device),
             layout,
             members,
             anchor: (numbers.prox > 0.0).then(|| values.clone()),
             values,
+            still: (still, constants),
             moments: None,
             done: 0,
         })
@@ -152,6 +102,10 @@ impl<'a> Trainer<'a> {
             .iter()
             .map(|member| schedule::learning_rate(self.numbers, self.done, member.steps));
         let lr = self.column(rates);
+        let gradient = match &self.correction {
+            Some(correction) => gradient + correction.clone(),
+            None => gradient,
+        };
         self.done += 1;
         let values = self.values.clone();
         self.values = match self.numbers.optimizer {
@@ -164,8 +118,8 @@ impl<'a> Trainer<'a> {
         Ok(losses)
     }
 
-    /// The gradient `[K, P]` of each client's loss by its own adapter, the proximal term's included, before
-    /// clipping; and each client's mean cross-entropy `[K]`.
+    /// The gradient `[K, P]` of each client's loss by what it trains, the proximal term's and the penalty's included,
+    /// before clipping and SCAFFOLD's correction; and each client's mean cross-entropy `[K]`.
     pub fn gradient(&self, parts: &[Batch]) -> Result<(Tensor<2>, Tensor<1>), TrainError> {
         let clients = self.members.len();
         let leaves: Vec<Tensor<3>> = self
@@ -175,7 +129,8 @@ impl<'a> Trainer<'a> {
             .map(|t| t.autodiff().require_grad())
             .collect();
         let own: Vec<&Layout> = self.members.iter().map(|member| &member.own).collect();
-        let factors = Factors::new(&self.layout, &leaves, &own, self.base.device());
+        let groups = [(&self.layout, leaves.as_slice()), (&self.still.0, &self.still.1)];
+        let factors = Factors::new(&groups, &own, self.base.device());
         let units = |k: usize| parts.iter().map(|part| self.head.units(part, k)).sum();
         let totals: Vec<usize> = (0..clients).map(units).collect();
         let mut sum: Option<(Tensor<2>, Tensor<2>)> = None;
@@ -203,6 +158,9 @@ impl<'a> Trainer<'a> {
         if let Some(anchor) = &self.anchor {
             gradient = gradient + (self.values.clone() - anchor.clone()) * self.numbers.prox;
         }
+        if let Some(penalty) = &self.penalty {
+            gradient = gradient + penalty.gradient(&self.layout, &self.values);
+        }
         Ok((gradient, losses.reshape([clients])))
     }
 
@@ -210,7 +168,7 @@ impl<'a> Trainer<'a> {
     pub fn adapters(&self) -> Result<Vec<AdapterTensors>, TrainError> {
         let trained = self.named(&self.values)?;
         let whole = self.members.iter().zip(trained);
-        Ok(whole.map(|(member, values)| member.adapter(values)).collect())
+        Ok(whole.map(|(member, values)| member.adapter(&values)).collect())
     }
 
     /// What is trained, with the rows of `flat`, `[K, P]`, for values: gradients, say, with their names.
@@ -218,7 +176,7 @@ impl<'a> Trainer<'a> {
         let flat = flat.clone().try_into_vec_as::<f32>();
         let flat = flat.map_err(|error| TrainError::Device(error.to_string()))?;
         let rows = self.members.iter().zip(flat.chunks(self.layout.length()));
-        Ok(rows.map(|(member, row)| self.layout.unpack(row, &member.own)).collect())
+        Ok(rows.map(|(member, row)| self.layout.unpack(row, &member.trained)).collect())
     }
 
     /// The row of `client`, padding included.
@@ -239,11 +197,18 @@ impl<'a> Trainer<'a> {
         let take = |tensor: Tensor<2>| tensor.select(0, indices.clone());
         self.values = take(self.values.clone());
         self.anchor = self.anchor.take().map(take);
+        self.correction = self.correction.take().map(take);
         self.moments = self
             .moments
             .take()
             .map(|moments| Moments { first: take(moments.first), second: take(moments.second) });
         self.members = keep.iter().map(|&k| self.members[k].clone()).collect();
+        for constant in &mut self.still.1 {
+            *constant = constant.clone().select(0, indices.clone());
+        }
+        if let Some(penalty) = &mut self.penalty {
+            penalty.take(&indices);
+        }
         self.head.take(&indices);
     }
 
@@ -254,6 +219,16 @@ impl<'a> Trainer<'a> {
         let shape = [values.len(), 1];
         Tensor::from_data(TensorData::new(values, shape), self.base.device())
     }
+}
+
+/// The layout with room for the adapters of all members.
+fn covering(members: &[Member]) -> Result<Layout, TrainError> {
+    let layouts: Vec<Layout> = members.iter().map(|member| member.own.clone()).collect();
+    Layout::covering(&layouts).ok_or_else(|| TrainError::Unlike {
+        client: (1..layouts.len())
+            .find(|&at| Layout::covering(&[layouts[0].clone(), layouts[at].clone()]).is_none())
+            .unwrap_or_default(),
+    })
 }
 
 /// Scales each client's gradient down to a norm of at most `limit`, by torch's formula.

@@ -8,11 +8,10 @@ use crate::objective::{HeadKind, Objective};
 
 /// By what hidden states are read while a cohort is trained.
 pub(super) enum Head {
-    /// The classifiers among the factors, which are trained.
-    Trained,
-    /// A head for each client that stays as it is, `[K, classes, hidden]`: a frozen classifier, or the rows of the
-    /// causal head that belong to the labels.
-    Fixed(Tensor<3>),
+    /// The classifiers of the adapters, trained or frozen.
+    Own,
+    /// The rows of the causal head that belong to the labels, once for each client, `[K, labels, hidden]`.
+    LabelRows(Tensor<3>),
     /// The whole causal head, `[vocab, hidden]`, for labels of so many tokens each.
     Labels(Tensor<2>, Vec<usize>),
     /// The whole causal head, for completions.
@@ -20,23 +19,17 @@ pub(super) enum Head {
 }
 
 impl Head {
-    /// The head for `objective`; `classifiers` are the clients' own, where those are frozen.
-    pub(super) fn new(
-        base: &Base,
-        objective: &Objective,
-        clients: usize,
-        classifiers: Option<Tensor<3>>,
-    ) -> Self {
+    /// The head for `objective`.
+    pub(super) fn new(base: &Base, objective: &Objective, clients: usize) -> Self {
         let lengths = || objective.labels().iter().map(Vec::len).collect();
-        match (objective.head(), classifiers) {
-            (HeadKind::Classifier, None) => Self::Trained,
-            (HeadKind::Classifier, Some(classifiers)) => Self::Fixed(classifiers),
-            (HeadKind::LabelRows, _) => {
+        match objective.head() {
+            HeadKind::Classifier => Self::Own,
+            HeadKind::LabelRows => {
                 let rows: Tensor<3> = base.label_rows(objective.labels()).unsqueeze();
-                Self::Fixed(rows.repeat_dim(0, clients))
+                Self::LabelRows(rows.repeat_dim(0, clients))
             }
-            (HeadKind::LabelTokens, _) => Self::Labels(base.causal_head().clone(), lengths()),
-            (HeadKind::Completion, _) => Self::Tokens(base.causal_head().clone()),
+            HeadKind::LabelTokens => Self::Labels(base.causal_head().clone(), lengths()),
+            HeadKind::Completion => Self::Tokens(base.causal_head().clone()),
         }
     }
 
@@ -50,7 +43,7 @@ impl Head {
 
     /// The head after only the clients at `indices` are left.
     pub(super) fn take(&mut self, indices: &Tensor<1, Int>) {
-        if let Self::Fixed(head) = self {
+        if let Self::LabelRows(head) = self {
             *head = head.clone().select(0, indices.clone());
         }
     }
@@ -65,11 +58,13 @@ impl Head {
         totals: &[usize],
     ) -> Result<(Tensor<1>, Tensor<2>), TrainError> {
         match self {
-            Self::Trained => {
+            Self::Own => {
                 let head = factors.score().ok_or(TrainError::NoClassifier)?;
                 Ok(of_classes(read_classes(hidden.clone(), head), part, totals))
             }
-            Self::Fixed(head) => Ok(of_classes(read_classes(hidden.clone(), head), part, totals)),
+            Self::LabelRows(head) => {
+                Ok(of_classes(read_classes(hidden.clone(), head), part, totals))
+            }
             Self::Labels(head, lengths) => Ok(of_labels(hidden, head, lengths.len(), part, totals)),
             Self::Tokens(head) => Ok(of_tokens(hidden, head, part, totals)),
         }

@@ -6,10 +6,24 @@
 mod adamw;
 mod batches;
 mod cohort;
+mod control;
+#[cfg(test)]
+mod control_tests;
+#[cfg(test)]
+mod core_tests;
+mod error;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod frozen_tests;
 mod loss;
+mod member;
 mod numbers;
 #[cfg(test)]
 mod objective_tests;
+mod prune;
+#[cfg(test)]
+mod prune_tests;
 mod schedule;
 mod sgd;
 #[cfg(test)]
@@ -18,79 +32,24 @@ mod tests;
 use std::ops::ControlFlow;
 
 use burn::tensor::Tensor;
-use thiserror::Error;
 
 pub use batches::Batches;
-pub use cohort::{Client, Trainer};
-pub use numbers::{LocalNumbers, NumbersError, Optimizer};
+pub use cohort::Trainer;
+pub use control::{Control, ControlError};
+pub use error::TrainError;
+pub use member::{Client, trained_parts};
+pub use numbers::{LocalNumbers, MOST_BATCH, NumbersError, Optimizer};
+pub use prune::{Prune, PruneError};
 
-use crate::fit::{self, DataError};
-use crate::model::{Base, Batch, LoraConfig, LoraError};
+use crate::fit;
+use crate::model::{Base, Batch, LoraConfig};
 use crate::objective::{self, Objective};
-use crate::peft::{AdapterError, AdapterTensors};
+use crate::parts::Parts;
+use crate::peft::AdapterTensors;
 use crate::token_set::TokenSet;
 
 /// Losses are fetched from the device once in so many steps, so that it is not made to wait.
 const READ_EVERY: usize = 10;
-
-/// Why local training ended without a result.
-#[derive(Debug, Error)]
-pub enum TrainError {
-    /// The numbers cannot be used.
-    #[error(transparent)]
-    Numbers(#[from] NumbersError),
-    /// The base cannot take the adapter.
-    #[error(transparent)]
-    Lora(#[from] LoraError),
-    /// The adapter that training starts from does not fit.
-    #[error(transparent)]
-    Adapter(#[from] AdapterError),
-    /// A client has no examples.
-    #[error("client {client} has no examples to train on")]
-    Empty {
-        /// Its place in the cohort.
-        client: usize,
-    },
-    /// The adapter has no classifier.
-    #[error(
-        "the adapter has no classifier (`{}`), so there is nothing to train it by",
-        crate::peft::SCORE
-    )]
-    NoClassifier,
-    /// The adapter has a classifier, which a causal task has no use for.
-    #[error(
-        "the adapter has a classifier (`{}`), but its examples are read by the causal head",
-        crate::peft::SCORE
-    )]
-    Classifier,
-    /// The clients of a cohort adapt different modules or have classifiers of different heights.
-    #[error("client {client} adapts other modules, blocks or classes than client 0")]
-    Unlike {
-        /// Its place in the cohort.
-        client: usize,
-    },
-    /// The examples cannot be taken through the base.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// The loss or the adapter is no longer finite.
-    #[error(
-        "{what} of client {client} is not finite after step {step}; a smaller learning rate or `clip` may help"
-    )]
-    NotFinite {
-        /// What is not finite.
-        what: &'static str,
-        /// The client's place in the cohort.
-        client: usize,
-        /// The step, counted from 1.
-        step: u64,
-    },
-    /// The device failed.
-    #[error("the device failed: {0}")]
-    Device(String),
-    /// The caller asked to stop.
-    #[error("local training was stopped")]
-    Stopped,
-}
 
 /// What one client brings.
 #[derive(Clone, Copy)]
@@ -103,8 +62,24 @@ pub struct ClientJob<'a> {
     pub data: &'a TokenSet,
     /// What its shuffles and masks are drawn from.
     pub seed: u64,
-    /// Whether its classifier stays as it is.
-    pub frozen_head: bool,
+    /// The parts of its adapter that stay as they are, bit for bit; beside cores, A and B do in any case.
+    pub frozen: Parts,
+    /// SCAFFOLD's control variates.
+    pub control: Option<Control<'a>>,
+    /// Whether and how it prunes its own rank.
+    pub prune: Option<Prune>,
+}
+
+impl<'a> ClientJob<'a> {
+    /// A client that trains its whole adapter by the gradient of its loss alone.
+    pub fn new(
+        adapter: &'a AdapterTensors,
+        lora: &'a LoraConfig,
+        data: &'a TokenSet,
+        seed: u64,
+    ) -> Self {
+        Self { adapter, lora, data, seed, frozen: Parts::NONE, control: None, prune: None }
+    }
 }
 
 /// How far training is.
@@ -133,6 +108,10 @@ pub struct Trained {
     pub mean_loss: f64,
     /// The cross-entropy before the last step, in nats.
     pub last_loss: f64,
+    /// The client's next control variate, where it was trained with one.
+    pub control: Option<AdapterTensors>,
+    /// The smaller rank that it has now, where it was pruned.
+    pub rank: Option<usize>,
 }
 
 /// Trains all `clients` in one pass; the results are in their order.
@@ -153,8 +132,8 @@ pub fn train(
         clients.iter().map(|job| Batches::new(job.data, effective, job.seed)).collect();
     let steps: Vec<u64> = batches.iter().map(|b| numbers.steps_for(b.per_epoch())).collect();
     let all = clients.iter().zip(&steps).map(|(job, &steps)| {
-        let ClientJob { adapter, lora, seed, data, frozen_head } = *job;
-        Client { adapter, lora, seed, steps, objective: data.objective(), frozen_head }
+        let ClientJob { adapter, lora, seed, data, frozen, control, prune } = *job;
+        Client { adapter, lora, seed, steps, objective: data.objective(), frozen, control, prune }
     });
     let mut trainer = Trainer::new(base, &all.collect::<Vec<_>>(), numbers)?;
     let mut active: Vec<usize> = (0..clients.len()).collect();
@@ -188,7 +167,10 @@ pub fn train(
         }
     }
     let results = records.into_iter().zip(clients).zip(&steps).enumerate();
-    results.map(|(client, ((record, job), &steps))| record.finish(client, job, steps)).collect()
+    let finish = |(client, ((record, job), &steps)): (usize, ((Record, _), _))| {
+        record.finish(client, job, steps, numbers)
+    };
+    results.map(finish).collect()
 }
 
 /// What is known of a client while it is trained.
@@ -200,11 +182,31 @@ struct Record {
 }
 
 impl Record {
-    fn finish(self, client: usize, job: &ClientJob<'_>, steps: u64) -> Result<Trained, TrainError> {
+    fn finish(
+        self,
+        client: usize,
+        job: &ClientJob<'_>,
+        steps: u64,
+        numbers: &LocalNumbers,
+    ) -> Result<Trained, TrainError> {
         let adapter = self.adapter.expect("every client ends at its own number of steps");
-        if !adapter.iter().all(|(_, _, values)| values.iter().all(|value| value.is_finite())) {
-            return Err(TrainError::NotFinite { what: "the adapter", client, step: steps });
+        let rates = || schedule::sum(numbers, steps);
+        let control = job.control.map(|control| control.renewed(job.adapter, &adapter, rates()));
+        let all_finite = |tensors: &AdapterTensors| {
+            tensors.iter().all(|(_, _, values)| values.iter().all(|value| value.is_finite()))
+        };
+        for (what, tensors) in
+            [("the adapter", Some(&adapter)), ("the control variate", control.as_ref())]
+        {
+            if !tensors.is_none_or(all_finite) {
+                return Err(TrainError::NotFinite { what, client, step: steps });
+            }
         }
+        let pruned = job.prune.and_then(|prune| prune::pruned(prune, job.adapter, &adapter));
+        let (rank, adapter) = match pruned {
+            Some((rank, adapter)) => (Some(rank), adapter),
+            None => (None, adapter),
+        };
         Ok(Trained {
             adapter,
             examples: job.data.len() as u64,
@@ -212,6 +214,8 @@ impl Record {
             tokens: self.tokens,
             mean_loss: mean(self.losses.iter()).unwrap_or(f64::NAN),
             last_loss: self.losses.last().copied().unwrap_or(f64::NAN),
+            control,
+            rank,
         })
     }
 }

@@ -73,6 +73,17 @@ impl Optimizer {
         }
     }
 
+    /// The same optimizer with another learning rate.
+    #[must_use]
+    pub fn with_lr(self, lr: f64) -> Self {
+        match self {
+            Self::AdamW { weight_decay, beta1, beta2, eps, .. } => {
+                Self::AdamW { lr, weight_decay, beta1, beta2, eps }
+            }
+            Self::Sgd { .. } => Self::Sgd { lr },
+        }
+    }
+
     /// Whether every number lies in its range.
     pub fn check(&self) -> Result<(), NumbersError> {
         positive("lr", self.lr())?;
@@ -92,6 +103,9 @@ impl Optimizer {
         Ok(())
     }
 }
+
+/// The most examples of a batch, and batches of a step: more than any device takes.
+pub const MOST_BATCH: usize = 1 << 20;
 
 /// How one client is trained in one round. Round r does not know how many rounds there are.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -2,48 +2,13 @@
 
 use std::ops::ControlFlow;
 
+use super::fixture::{adapter, examples, narrow, objectives};
 use super::*;
 use crate::evaluate::{self, Adapted};
 use crate::model::recorded::apart;
 use crate::model::tiny::{BLOOM, LLAMA};
 use crate::model::{LoraConfig, Targets};
 use crate::peft::{SCORE, init_adapter};
-use crate::seed::Draws;
-
-#[expect(clippy::cast_possible_truncation, reason = "adapters are f32")]
-fn narrow(value: f64) -> f32 {
-    value as f32
-}
-
-/// An adapter none of whose factors is zero, so that all of them have gradients.
-fn adapter(base: &Base, lora: &LoraConfig, classes: usize) -> AdapterTensors {
-    let fresh = init_adapter(base.config(), lora, classes, 3).unwrap();
-    let mut draws = Draws::named(5, "test", &["adapter"]);
-    let flat: Vec<f32> =
-        fresh.flatten().iter().map(|value| value + narrow(0.1 * (draws.unit() - 0.5))).collect();
-    fresh.with_values(&flat)
-}
-
-fn examples(count: usize, seed: u64) -> TokenSet {
-    let mut draws = Draws::named(seed, "test", &["examples"]);
-    let token = |draws: &mut Draws| u32::try_from(4 + draws.below(600)).unwrap();
-    let rows: Vec<(Vec<u32>, i32)> = (0..count)
-        .map(|i| {
-            let length = 3 + draws.below(12);
-            ((0..length).map(|_| token(&mut draws)).collect(), i32::try_from(i % 2).unwrap())
-        })
-        .collect();
-    TokenSet::from_examples(rows.iter().map(|(tokens, label)| (tokens.as_slice(), *label))).unwrap()
-}
-
-fn objectives(data: &TokenSet) -> Vec<Objective> {
-    let starts = (0..data.len()).map(|i| u32::try_from(1 + i % 2).unwrap()).collect();
-    vec![
-        Objective::Verbalize(vec![vec![11], vec![12]]),
-        Objective::Verbalize(vec![vec![11, 30, 7], vec![12, 31]]),
-        Objective::Complete(starts),
-    ]
-}
 
 fn numbers() -> LocalNumbers {
     LocalNumbers { epochs: Some(2), ..LocalNumbers::new(4, Optimizer::adamw(1e-3)) }
@@ -61,14 +26,7 @@ fn gradients_are_the_slopes_of_the_losses() {
             let batch = objective::batch(&[(&data, &all)], base.config().pad, base.device());
             let numbers = numbers();
             let at = |adapter: &AdapterTensors| {
-                let client = Client {
-                    adapter,
-                    lora: &lora,
-                    seed: 0,
-                    steps: 1,
-                    objective: data.objective(),
-                    frozen_head: false,
-                };
+                let client = Client::new(adapter, &lora, 0, 1, data.objective());
                 let trainer = Trainer::new(&base, &[client], &numbers).unwrap();
                 let (gradient, loss) = trainer.gradient(std::slice::from_ref(&batch)).unwrap();
                 let loss: f32 = loss.into_scalar();
@@ -105,13 +63,7 @@ fn a_cohort_trains_each_client_as_if_it_were_alone() {
             .collect();
         let jobs: Vec<ClientJob<'_>> = owned
             .iter()
-            .map(|(lora, adapter, data)| ClientJob {
-                adapter,
-                lora,
-                data,
-                seed: 7,
-                frozen_head: false,
-            })
+            .map(|(lora, adapter, data)| ClientJob::new(adapter, lora, data, 7))
             .collect();
         let run = |jobs: &[ClientJob<'_>]| {
             train(&base, jobs, &numbers(), &mut |_| ControlFlow::Continue(())).unwrap()
@@ -137,8 +89,7 @@ fn each_objective_is_learned() {
     let start = init_adapter(base.config(), &lora, 0, 3).unwrap();
     for objective in objectives(&examples(8, 1)) {
         let data = examples(8, 1).with_objective(objective).unwrap();
-        let job =
-            ClientJob { adapter: &start, lora: &lora, data: &data, seed: 1, frozen_head: false };
+        let job = ClientJob::new(&start, &lora, &data, 1);
         let numbers =
             LocalNumbers { epochs: Some(60), ..LocalNumbers::new(8, Optimizer::adamw(3e-2)) };
         let go_on = &mut |_| ControlFlow::Continue(());
@@ -170,7 +121,10 @@ fn a_frozen_classifier_stays_and_the_factors_learn() {
     let values = (0..score_shape[0] * score_shape[1]).map(|i| (i as f32).sin()).collect();
     let second = second.with(SCORE, score_shape, values);
     let data = [examples(12, 1), examples(6, 2)];
-    let job = |adapter, data| ClientJob { adapter, lora: &lora, data, seed: 2, frozen_head: true };
+    let job = |adapter, data| {
+        let frozen = Parts::HEAD;
+        ClientJob { frozen, ..ClientJob::new(adapter, &lora, data, 2) }
+    };
     let jobs = [job(&first, &data[0]), job(&second, &data[1])];
     let run = |jobs: &[ClientJob<'_>]| {
         train(&base, jobs, &numbers(), &mut |_| ControlFlow::Continue(())).unwrap()
@@ -190,7 +144,7 @@ fn a_head_that_does_not_fit_the_task_is_refused() {
     let lora = LoraConfig::of_rank(2);
     let refuse = |classes: usize, data: &TokenSet| {
         let adapter = init_adapter(base.config(), &lora, classes, 3).unwrap();
-        let job = ClientJob { adapter: &adapter, lora: &lora, data, seed: 1, frozen_head: false };
+        let job = ClientJob::new(&adapter, &lora, data, 1);
         train(&base, &[job], &numbers(), &mut |_| ControlFlow::Continue(()))
             .unwrap_err()
             .to_string()

@@ -13,6 +13,11 @@ pub(super) fn learning_rate(numbers: &LocalNumbers, step: u64, steps: u64) -> f6
     numbers.optimizer.lr() * slope * warmup
 }
 
+/// The sum of the learning rates of all `steps`.
+pub(super) fn sum(numbers: &LocalNumbers, steps: u64) -> f64 {
+    (0..steps).map(|step| learning_rate(numbers, step, steps)).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -28,5 +33,6 @@ mod tests {
         };
         let rates: Vec<f64> = (0..4).map(|step| learning_rate(&numbers, step, 4)).collect();
         assert_eq!(rates, [2.0, 3.5, 3.0, 2.5]);
+        assert!((sum(&numbers, 4) - 11.0).abs() < 1e-12);
     }
 }

@@ -36,14 +36,7 @@ impl Trace {
         let before = AdapterTensors::from_safetensors(&before).unwrap();
         let lora = LoraConfig::of_rank(8);
         let objective = &Objective::Classify;
-        let client = Client {
-            adapter: &before,
-            lora: &lora,
-            seed: 0,
-            steps: 5,
-            objective,
-            frozen_head: false,
-        };
+        let client = Client::new(&before, &lora, 0, 5, objective);
         let mut trainer = Trainer::new(&base, &[client], &self.numbers).unwrap();
         for (step, recorded) in self.losses().into_iter().enumerate() {
             let batch = self.batch(&base, step);
@@ -118,7 +111,7 @@ fn logits(model: Tiny, base: &Base, adapter: &AdapterTensors) -> Vec<f32> {
 /// Three clients, two steps each, and their mean: each client, its losses, the mean and its logits.
 #[test]
 fn a_round_of_fedavg_is_the_recorded_round() {
-    use crate::aggregate::{Rule, Update};
+    use crate::aggregate::{self, Rule, Update};
     #[derive(serde::Deserialize)]
     struct Round {
         counts: Vec<u64>,
@@ -152,8 +145,23 @@ fn a_round_of_fedavg_is_the_recorded_round() {
             clients.push(adapter);
         }
         let updates = round.counts.iter().zip(&clients);
-        let updates = updates.map(|(&examples, adapter)| Update { examples, adapter });
-        let mean = Rule::FedAvg.aggregate(&updates.collect::<Vec<_>>()).unwrap();
+        let updates = updates.map(|(&examples, adapter)| Update {
+            weight: examples as f64,
+            adapter,
+            lora: &lora,
+            loss: None,
+            control: None,
+        });
+        let server = aggregate::Round {
+            number: 1,
+            population: 3,
+            from: &before,
+            lora: &lora,
+            state: None,
+            clients: &updates.collect::<Vec<_>>(),
+            seed: 0,
+        };
+        let mean = Rule::FedAvg.aggregate(&server).unwrap().adapter;
         let far = apart(&mean.flatten(), &read("fedavg/aggregated").flatten());
         assert!(far < 1e-5, "the mean: {far}");
         let recorded = Recorded::open(&model.path("fedavg/eval.safetensors")).floats("logits").1;
@@ -183,8 +191,7 @@ fn member<'a>(
     seed: u64,
     steps: u64,
 ) -> Client<'a> {
-    let objective = &Objective::Classify;
-    Client { adapter, lora, seed, steps, objective, frozen_head: false }
+    Client::new(adapter, lora, seed, steps, &Objective::Classify)
 }
 
 struct Owned {
@@ -204,7 +211,7 @@ impl Owned {
 
     fn job(&self) -> ClientJob<'_> {
         let Self { adapter, lora, data, seed } = self;
-        ClientJob { adapter, lora, data, seed: *seed, frozen_head: false }
+        ClientJob::new(adapter, lora, data, *seed)
     }
 }
 
@@ -318,29 +325,34 @@ fn accumulated_parts_make_the_step_of_the_whole_batch() {
     assert!(relative(&parts.adapter, &whole.adapter) < 1e-5);
 }
 
+/// From w ≠ w₀ one step of SGD goes further by -η·μ·(w - w₀); with μ = 0 it is that of FedAvg, bit for bit.
 #[test]
 fn the_proximal_term_adds_the_way_from_the_start_to_the_gradient() {
     let base = tiny::base();
     let client = Owned::new(4, 16, 7);
-    let free = LocalNumbers::new(8, Optimizer::adamw(1e-2));
-    let held = LocalNumbers { prox: 0.5, ..free };
     let member = member(&client.adapter, &client.lora, 7, 2);
     let mut batches = [Batches::new(&client.data, 8, 7)];
     let mut draw = || draw_parts(&base, &[client.job()], &[0], &mut batches, 8);
     let (first, second) = (draw(), draw());
-    let after_one = |numbers: &LocalNumbers| {
-        let mut trainer = Trainer::new(&base, &[member], numbers).unwrap();
+    let two_steps = |prox: f64| {
+        let numbers = LocalNumbers { prox, ..LocalNumbers::new(8, Optimizer::Sgd { lr: 0.25 }) };
+        let mut trainer = Trainer::new(&base, &[member], &numbers).unwrap();
         trainer.step(&first).unwrap();
+        let between = trainer.flat(0);
         let (gradient, _) = trainer.gradient(&second).unwrap();
-        (trainer.flat(0), gradient.try_into_vec_as::<f32>().unwrap())
+        trainer.step(&second).unwrap();
+        (between, gradient.try_into_vec_as::<f32>().unwrap(), trainer.flat(0))
     };
-    let ((values, free), (same, held)) = (after_one(&free), after_one(&held));
+    let (start, (values, free, after)) = (client.adapter.flatten(), two_steps(0.0));
+    let plain: Vec<f32> = values.iter().zip(&free).map(|(w, g)| w - g * 0.25).collect();
+    assert_eq!(after, plain, "without the term there is nothing but the gradient");
+    let (same, held, pulled) = two_steps(0.5);
     assert_eq!(values, same, "at the start there is nothing to pull");
-    let start = client.adapter.flatten();
-    let moved = values.iter().zip(&start).map(|(now, before)| 0.5 * (now - before));
-    let expected: Vec<f32> =
-        free.iter().zip(moved).map(|(gradient, pull)| gradient + pull).collect();
+    let way: Vec<f32> = values.iter().zip(&start).map(|(now, before)| now - before).collect();
+    let expected: Vec<f32> = free.iter().zip(&way).map(|(g, way)| g + 0.5 * way).collect();
     assert!(apart(&held, &expected) < 1e-6 && apart(&held, &free) > 1e-3);
+    let expected: Vec<f32> = after.iter().zip(&way).map(|(w, way)| w - 0.25 * 0.5 * way).collect();
+    assert!(apart(&pulled, &expected) < 1e-6 && apart(&pulled, &after) > 1e-3);
 }
 
 #[test]

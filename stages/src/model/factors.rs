@@ -10,14 +10,24 @@ struct Pair {
     a: Tensor<3>,
     /// `[K, out, rank]`.
     b: Tensor<3>,
+    /// What stands between them in an adapter with cores, `[K, rank, rank]`.
+    core: Option<Tensor<3>>,
     /// The scale of each client, `[K, 1, 1]`.
     scale: Tensor<3>,
+}
+
+/// What has been found of one module.
+#[derive(Default)]
+struct Found {
+    a: Option<Tensor<3>>,
+    b: Option<Tensor<3>>,
+    core: Option<Tensor<3>>,
 }
 
 /// The tensors of K clients' adapters, each with the clients as its first axis.
 ///
 /// Where ranks differ, the smaller ones are padded with zeros, which stay zeros: each half of such a pair is the
-/// only factor in the gradient of the other.
+/// only factor in the gradient of the other, and both are factors in the gradient of a core.
 pub struct Factors {
     clients: usize,
     /// By block and slot.
@@ -27,23 +37,33 @@ pub struct Factors {
 }
 
 impl Factors {
-    /// Arranges `tensors`, one for each entry of `layout`; `own` are the layouts of the clients themselves, which
-    /// `layout` covers.
-    pub fn new(layout: &Layout, tensors: &[Tensor<3>], own: &[&Layout], device: &Device) -> Self {
-        let mut halves: Vec<Vec<[Option<Tensor<3>>; 2]>> = Vec::new();
-        halves.resize_with(layout.layers(), || (0..layout.slots()).map(|_| [None, None]).collect());
+    /// Arranges the tensors of `groups`: layouts that share out whole adapters, each with a tensor for each of its
+    /// entries. `own` are the layouts of the clients' own adapters, which those of `groups` cover.
+    ///
+    /// A tensor on the plain device is a constant, of which no gradient is taken.
+    ///
+    /// # Panics
+    /// Where there is no client.
+    pub fn new(groups: &[(&Layout, &[Tensor<3>])], own: &[&Layout], device: &Device) -> Self {
+        let mut found: Vec<Vec<Found>> = Vec::new();
+        let (layers, slots) = (own[0].layers(), own[0].slots());
+        found.resize_with(layers, || (0..slots).map(|_| Found::default()).collect());
         let mut score = None;
-        for (entry, tensor) in layout.entries().iter().zip(tensors) {
-            match entry.part {
-                Part::A { layer, slot } => halves[layer][slot][0] = Some(tensor.clone()),
-                Part::B { layer, slot } => halves[layer][slot][1] = Some(tensor.clone()),
-                Part::Score => score = Some(tensor.clone()),
+        for (layout, tensors) in groups {
+            for (entry, tensor) in layout.entries().iter().zip(*tensors) {
+                let tensor = Some(tensor.clone());
+                match entry.part {
+                    Part::A { layer, slot } => found[layer][slot].a = tensor,
+                    Part::B { layer, slot } => found[layer][slot].b = tensor,
+                    Part::Core { layer, slot } => found[layer][slot].core = tensor,
+                    Part::Score => score = tensor,
+                }
             }
         }
         let mut pairs: Vec<Vec<Option<Pair>>> = Vec::new();
-        pairs.resize_with(layout.layers(), || (0..layout.slots()).map(|_| None).collect());
+        pairs.resize_with(layers, || (0..slots).map(|_| None).collect());
         let mut met: Vec<(Vec<f32>, Tensor<3>)> = Vec::new();
-        for (at, module) in layout.modules().iter().enumerate() {
+        for (at, module) in own[0].modules().iter().enumerate() {
             #[expect(clippy::cast_possible_truncation, reason = "tensors are f32")]
             let scales: Vec<f32> = own.iter().map(|own| own.modules()[at].scale as f32).collect();
             // Nearly always all modules have one scale: one tensor is enough.
@@ -56,9 +76,9 @@ impl Factors {
                 met.push((scales, scale.clone()));
                 scale
             };
-            let halves = &mut halves[module.layer][module.slot];
-            if let [Some(a), Some(b)] = halves.each_mut().map(Option::take) {
-                pairs[module.layer][module.slot] = Some(Pair { a, b, scale });
+            let found = std::mem::take(&mut found[module.layer][module.slot]);
+            if let Found { a: Some(a), b: Some(b), core } = found {
+                pairs[module.layer][module.slot] = Some(Pair { a, b, core, scale });
             }
         }
         Self { clients: own.len(), pairs, score }
@@ -106,14 +126,20 @@ impl Factors {
         self.pairs[layer][slot].as_ref().expect("the caller asked `adapts`")
     }
 
-    /// `s·x·Aᵀ`, `[K, rows, rank]`: the scale goes where there is least to multiply.
+    /// `s·x·Aᵀ`, `[K, rows, rank]`, or `s·x·Aᵀ·Rᵀ` where there is a core: both go where there is least to multiply.
+    ///
+    /// A core that was multiplied into B or A first would cost a gradient as large as that factor.
     fn inner(&self, x: &Tensor<2>, pair: &Pair, mask: Option<Tensor<3>>) -> Tensor<3> {
         let [total, inputs] = x.dims();
         let mut x: Tensor<3> = x.clone().reshape([self.clients, total / self.clients, inputs]);
         if let Some(mask) = mask {
             x = x * mask;
         }
-        x.matmul(pair.a.clone().swap_dims(1, 2)) * pair.scale.clone()
+        let inner = x.matmul(pair.a.clone().swap_dims(1, 2)) * pair.scale.clone();
+        match &pair.core {
+            Some(core) => inner.matmul(core.clone().swap_dims(1, 2)),
+            None => inner,
+        }
     }
 
     fn outer(&self, inner: &Tensor<3>, b: Tensor<3>) -> Tensor<2> {

@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::config::Config;
 use super::lora::{LoraConfig, LoraError, Module};
+use crate::parts::Parts;
 use crate::peft::{self, AdapterError, AdapterTensors};
 
 /// What a tensor of an adapter is.
@@ -26,8 +27,27 @@ pub enum Part {
         /// The module's place among the family's targets.
         slot: usize,
     },
+    /// The core R between the factors of a module, `[rank, rank]`.
+    Core {
+        /// The block.
+        layer: usize,
+        /// The module's place among the family's targets.
+        slot: usize,
+    },
     /// The classifier, `[classes, hidden]`.
     Score,
+}
+
+impl Part {
+    /// The kind of tensor, whatever the module.
+    pub fn kind(self) -> Parts {
+        match self {
+            Self::A { .. } => Parts::A,
+            Self::B { .. } => Parts::B,
+            Self::Core { .. } => Parts::CORE,
+            Self::Score => Parts::HEAD,
+        }
+    }
 }
 
 /// One tensor: its name, its meaning, its shape and where it begins in the flat vector.
@@ -59,6 +79,27 @@ impl Layout {
     /// # Errors
     /// The base cannot take the adapter.
     pub fn new(config: &Config, lora: &LoraConfig, classes: usize) -> Result<Self, LoraError> {
+        Self::build(config, lora, classes, false)
+    }
+
+    /// The layout of an adapter that is there: with a classifier as high as its own, and with cores if it has any.
+    ///
+    /// # Errors
+    /// The base cannot take the adapter.
+    pub fn of(
+        config: &Config,
+        lora: &LoraConfig,
+        adapter: &AdapterTensors,
+    ) -> Result<Self, LoraError> {
+        Self::build(config, lora, adapter.classes(), adapter.has_cores())
+    }
+
+    fn build(
+        config: &Config,
+        lora: &LoraConfig,
+        classes: usize,
+        cores: bool,
+    ) -> Result<Self, LoraError> {
         let modules = lora.modules(config)?;
         let mut list = Vec::new();
         for &Module { layer, slot, ref path, rank, .. } in &modules {
@@ -68,6 +109,9 @@ impl Layout {
             let [a, b] = peft::factor_names(path);
             list.push((a, Part::A { layer, slot }, [rank, inputs]));
             list.push((b, Part::B { layer, slot }, [outputs, rank]));
+            if cores {
+                list.push((peft::core_name(path), Part::Core { layer, slot }, [rank, rank]));
+            }
         }
         if classes > 0 {
             list.push((peft::SCORE.to_owned(), Part::Score, [classes, config.hidden]));
@@ -95,6 +139,14 @@ impl Layout {
             }
         }
         Some(wide.placed())
+    }
+
+    /// The layout of the tensors of some parts alone; it knows of all modules.
+    #[must_use]
+    pub fn only(&self, parts: Parts) -> Self {
+        let mut some = self.clone();
+        some.entries.retain(|entry| parts.has(entry.part.kind()));
+        some.placed()
     }
 
     fn placed(mut self) -> Self {
@@ -125,7 +177,7 @@ impl Layout {
     }
 
     /// The modules that are adapted, with the ranks and scales of this adapter itself.
-    pub(super) fn modules(&self) -> &[Module] {
+    pub fn modules(&self) -> &[Module] {
         &self.modules
     }
 

@@ -26,23 +26,28 @@ pub fn init_adapter(
         let [rows, columns] = entry.shape;
         let count = rows * columns;
         let mut draws = Draws::named(seed, "adapter", &[&entry.name]);
-        let values = match (entry.part, lora.init) {
-            (Part::B { .. }, _) => vec![0.0; count],
-            (Part::A { .. }, Init::Kaiming) => {
-                let bound = (columns as f64).sqrt().recip();
-                (0..count).map(|_| narrow((2.0 * draws.unit() - 1.0) * bound)).collect()
-            }
-            (Part::A { .. }, Init::Gaussian) => {
-                let deviation = (rows as f64).recip();
-                (0..count).map(|_| narrow(draws.normal() * deviation)).collect()
-            }
-            (Part::Score, _) => {
-                (0..count).map(|_| narrow(draws.normal() * SCORE_DEVIATION)).collect()
-            }
+        let values = match entry.part {
+            Part::B { .. } | Part::Core { .. } => vec![0.0; count],
+            Part::A { .. } => first_a(lora.init, entry.shape, &mut draws),
+            Part::Score => (0..count).map(|_| narrow(draws.normal() * SCORE_DEVIATION)).collect(),
         };
         (entry.name.clone(), entry.shape, values)
     });
     Ok(AdapterTensors::new(tensors))
+}
+
+/// The first values of a factor A `[rank, in]`, row after row.
+pub(crate) fn first_a(init: Init, shape: [usize; 2], draws: &mut Draws) -> Vec<f32> {
+    let [rank, inputs] = shape;
+    let spread = match init {
+        Init::Kaiming => (inputs as f64).sqrt().recip(),
+        Init::Gaussian => (rank as f64).recip(),
+    };
+    let mut draw = || match init {
+        Init::Kaiming => 2.0 * draws.unit() - 1.0,
+        Init::Gaussian => draws.normal(),
+    };
+    (0..rank * inputs).map(|_| narrow(draw() * spread)).collect()
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "adapters are f32")]
