@@ -1,6 +1,7 @@
 //! Adapters leave as PEFT has them, and come back.
 
 use serde_json::Value;
+use stages::peft::{AdapterTensors, SCORE as SCORE_NAME};
 
 use crate::{harness::Space, tasks};
 
@@ -100,6 +101,88 @@ fn what_cannot_be_exported_is_said() {
     space.fedpipe(&["run", "graph.ron"]).fine();
     refused(&["export", "last", "two"], "came to 2 adapters");
     space.fedpipe(&["export", "last", "two", "--step", "central/round-001"]).fine();
+}
+
+/// The tensors of an export with these flags.
+fn exported(space: &Space, flags: &[&str]) -> AdapterTensors {
+    let folder = space.path("exported");
+    drop(std::fs::remove_dir_all(&folder));
+    space.fedpipe(&[&["export", "last", "exported"], flags].concat()).fine();
+    let bytes = std::fs::read(folder.join("adapter_model.safetensors")).unwrap();
+    AdapterTensors::from_safetensors(&bytes).unwrap()
+}
+
+#[test]
+fn a_client_is_exported_with_what_it_keeps_to_itself() {
+    let fed = "lora: (rank: 2), head: Local, clients: (per_round: 2),";
+    let space = tasks::space(&tasks::graph("llama-tiny-mha", "", fed, SCORE));
+    let events = space.fedpipe(&["run", "graph.ron", "--json"]).fine().events();
+    let trained = |round: u32, client: u32| {
+        let step = format!("fed/round-{round:03}/client-{client:03}");
+        events.iter().any(|event| event["step"] == step.as_str())
+    };
+    let resting = (0..3).find(|&client| !trained(2, client)).unwrap();
+    let busy = (0..3).find(|&client| trained(2, client)).unwrap();
+    for (client, round) in [(resting, 1), (busy, 2)] {
+        let (number, step) =
+            (client.to_string(), format!("fed/round-{round:03}/client-{client:03}"));
+        assert!(trained(round, client), "two of three are in each round");
+        let (own, shared) = (exported(&space, &["--step", &step]), exported(&space, &[]));
+        let found = exported(&space, &["--client", &number]);
+        assert_eq!(found.get(SCORE_NAME), own.get(SCORE_NAME));
+        assert_ne!(found.get(SCORE_NAME), shared.get(SCORE_NAME));
+        assert_eq!(found.without(SCORE_NAME), shared.without(SCORE_NAME));
+        let card = std::fs::read_to_string(space.path("exported/README.md")).unwrap();
+        let row = format!("| client | {client}, with its own head of `{step}` |");
+        assert!(card.contains(&row) && !card.contains("never trained"), "{card}");
+    }
+    let told = space.fedpipe(&["export", "last", "told", "--client", &busy.to_string(), "--json"]);
+    let told = told.fine().json();
+    assert_eq!((&told["client"], &told["step"]), (&busy.into(), &"fed/round-002".into()));
+    let own = format!("head of `fed/round-002/client-{busy:03}`");
+    assert_eq!((&told["own"], &told["warning"]), (&own.into(), &Value::Null));
+    let refused = |args: &[&str], sentence: &str| {
+        let ran = space.fedpipe(&[&["export", "last", "none"], args].concat());
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        assert!(ran.stderr.contains(sentence), "{sentence}: {}", ran.stderr);
+    };
+    refused(&["--client", "3"], "no client 3 has trained by `fed/round-002`");
+    refused(&["--client", "0", "--step", "fed/init"], "`fed/init` ends no round");
+}
+
+#[test]
+fn a_client_that_keeps_nothing_is_exported_as_it_trained() {
+    let fed = "lora: (rank: 2), clients: (per_round: 2),";
+    let space = tasks::space(&tasks::graph("bloom-tiny", "", fed, SCORE));
+    let events = space.fedpipe(&["run", "graph.ron", "--json"]).fine().events();
+    let trained = |client: &u32| {
+        let step = format!("fed/round-002/client-{client:03}");
+        events.iter().any(|event| event["step"] == step.as_str())
+    };
+    let (busy, resting) = ((0..3).find(trained).unwrap(), (0..3).find(|k| !trained(k)).unwrap());
+    let step = format!("fed/round-002/client-{busy:03}");
+    let own = exported(&space, &["--step", &step]);
+    assert_eq!(exported(&space, &["--client", &busy.to_string()]), own);
+    let ran = space.fedpipe(&["export", "last", "none", "--client", &resting.to_string()]);
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    let sentence = format!("client {resting} took no part in `fed/round-002`, and keeps nothing");
+    assert!(ran.stderr.contains(&sentence), "{}", ran.stderr);
+    assert!(ran.stderr.contains("it trained in round 1: name one"), "{}", ran.stderr);
+}
+
+#[test]
+fn the_last_of_rounds_that_changed_nothing_is_exported() {
+    // The rate falls to nothing in the first round, so that the second and third leave what they found.
+    let fed = "lora: (rank: 2), aggregate: Median,";
+    let text = tasks::graph("llama-tiny-mha", "", fed, SCORE).replace("rounds: 2", "rounds: 3");
+    let rate = "optimizer: AdamW(lr: 1e-2)";
+    let level = format!("{rate}, schedule: Linear(to: 0.0, over_rounds: 1)");
+    let space = tasks::space(&text.replace(rate, &level));
+    space.fedpipe(&["run", "graph.ron"]).fine();
+    let told = space.fedpipe(&["export", "last", "out", "--json"]).fine().json();
+    assert_eq!(told["step"], "fed/round-003");
+    let first = exported(&space, &["--step", "fed/round-001"]);
+    assert_eq!(exported(&space, &[]), first);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
-use artifacts::{Digest, Record, Store};
+use artifacts::{BlobRef, Digest, Record, Store};
 use serde_json::Value;
 
 use crate::history::Past;
@@ -55,18 +55,38 @@ impl Lineage {
         &self.steps
     }
 
+    /// The result that is called `digest` as a whole.
+    pub fn tree(&self, digest: &str) -> Option<BlobRef> {
+        let digest: Digest = digest.parse().ok()?;
+        let mut trees = self.steps.iter().map(|made| made.record.found.tree);
+        trees.find(|tree| tree.digest == digest)
+    }
+
     /// What the run came to: the results of `kind` that no other result of that kind was made from; those of which
-    /// `is_part` holds are only on the way.
+    /// `is_part` holds are only on the way. Where a stage changed nothing from one step to the next, and several of
+    /// its steps have the same result, it is the last of them.
     pub fn last_of(&self, kind: &str, is_part: impl Fn(&str) -> bool) -> Vec<usize> {
         let whole = |at: &usize| {
             let made = &self.steps[*at];
             made.record.found.kind == kind && !is_part(&made.name)
         };
         let whole: Vec<usize> = (0..self.steps.len()).filter(whole).collect();
-        let used: BTreeSet<Digest> =
-            whole.iter().flat_map(|&at| &self.steps[at].inputs).copied().collect();
-        let is_last = |at: &usize| !used.contains(&self.steps[*at].record.found.tree.digest);
-        whole.into_iter().filter(is_last).collect()
+        let tree = |at: usize| self.steps[at].record.found.tree.digest;
+        let used: BTreeSet<Digest> = whole
+            .iter()
+            .flat_map(|&at| self.steps[at].inputs.iter().filter(move |&&input| input != tree(at)))
+            .copied()
+            .collect();
+        // The longer of two names has the later round.
+        let stage = |at: usize| self.steps[at].name.rsplit_once('/').map(|(stage, _)| stage);
+        let order = |at: usize| (self.steps[at].name.len(), &self.steps[at].name);
+        let is_same =
+            |one: usize, other: usize| tree(one) == tree(other) && stage(one) == stage(other);
+        let is_last = |&at: &usize| {
+            let is_later = |&other: &usize| is_same(at, other) && order(other) > order(at);
+            !used.contains(&tree(at)) && !whole.iter().any(is_later)
+        };
+        whole.iter().copied().filter(is_last).collect()
     }
 
     /// The step itself and all that it was made from.
@@ -83,7 +103,16 @@ impl Lineage {
                     continue;
                 }
                 for input in &self.steps[at].inputs {
-                    match self.makers.get(input).map_or(&[][..], Vec::as_slice) {
+                    let makers = self.makers.get(input).map_or(&[][..], Vec::as_slice);
+                    // A step that changed nothing has the very result that it was made from: there, who made it first
+                    // is meant.
+                    if let Some(first) = makers.first().filter(|first| **first < at)
+                        && makers.contains(&at)
+                    {
+                        left.push(*first);
+                        continue;
+                    }
+                    match makers {
                         [maker] => left.push(*maker),
                         several => shared.push(several),
                     }

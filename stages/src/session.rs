@@ -16,15 +16,24 @@ use crate::{
 
 /// Bases that stay loaded. A sweep over two bases alternates between them.
 const BASES_HELD: usize = 2;
+/// Changed bases that stay beside them: of one round, and of the round after it.
+const CHANGED_HELD: usize = 2;
 
 type Slot = Arc<Mutex<Option<Arc<Base>>>>;
+
+/// The bases that were asked for last, by what they were made from.
+struct Held<K> {
+    most: usize,
+    slots: Mutex<Vec<(K, Slot)>>,
+}
 
 /// Shared by all steps of a process. Nothing in it can change a result.
 pub struct Session {
     hub: HubSettings,
     choice: DeviceChoice,
     device: OnceLock<Found>,
-    bases: Mutex<Vec<(Digest, Slot)>>,
+    bases: Held<Digest>,
+    changed: Held<[Digest; 2]>,
 }
 
 impl fmt::Debug for Session {
@@ -36,7 +45,8 @@ impl fmt::Debug for Session {
 impl Session {
     /// A session that trains on `choice` and downloads by `hub`. Opens neither yet.
     pub fn new(choice: DeviceChoice, hub: HubSettings) -> Self {
-        Self { hub, choice, device: OnceLock::new(), bases: Mutex::default() }
+        let (bases, changed) = (Held::new(BASES_HELD), Held::new(CHANGED_HELD));
+        Self { hub, choice, device: OnceLock::new(), bases, changed }
     }
 
     /// How to reach the Hub.
@@ -79,7 +89,33 @@ impl Session {
         lacks: impl FnOnce(&Base) -> bool,
         load: impl FnOnce(Option<Arc<Base>>) -> Result<Arc<Base>>,
     ) -> Result<Arc<Base>> {
-        let slot = self.slot(digest);
+        self.bases.get(digest, lacks, load)
+    }
+
+    /// The base with the digest `of[0]` after the delta with the digest `of[1]` was added to it; all else is as with
+    /// [`Session::base`]. Both can be held at once, and no changed base ever takes the place of a base as it was.
+    pub fn changed_base(
+        &self,
+        of: [Digest; 2],
+        lacks: impl FnOnce(&Base) -> bool,
+        make: impl FnOnce() -> Result<Arc<Base>>,
+    ) -> Result<Arc<Base>> {
+        self.changed.get(of, lacks, |_| make())
+    }
+}
+
+impl<K: PartialEq> Held<K> {
+    fn new(most: usize) -> Self {
+        Self { most, slots: Mutex::default() }
+    }
+
+    fn get(
+        &self,
+        key: K,
+        lacks: impl FnOnce(&Base) -> bool,
+        load: impl FnOnce(Option<Arc<Base>>) -> Result<Arc<Base>>,
+    ) -> Result<Arc<Base>> {
+        let slot = self.slot(key);
         let mut held = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(base) = &*held
             && !lacks(base)
@@ -91,17 +127,69 @@ impl Session {
         Ok(base)
     }
 
-    fn slot(&self, digest: Digest) -> Slot {
-        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = bases.iter().position(|(of, _)| *of == digest) {
-            let used = bases.remove(at);
-            bases.push(used);
+    fn slot(&self, key: K) -> Slot {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = slots.iter().position(|(of, _)| *of == key) {
+            let used = slots.remove(at);
+            slots.push(used);
         } else {
-            if bases.len() == BASES_HELD {
-                bases.remove(0);
+            if slots.len() == self.most {
+                slots.remove(0);
             }
-            bases.push((digest, Slot::default()));
+            slots.push((key, Slot::default()));
         }
-        Arc::clone(&bases[bases.len() - 1].1)
+        Arc::clone(&slots[slots.len() - 1].1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::model::tiny;
+    use crate::peft::Delta;
+
+    #[test]
+    fn changed_bases_are_made_once_and_the_base_stays() {
+        let hub = HubSettings {
+            cache: std::path::PathBuf::new(),
+            token: None,
+            endpoint: String::new(),
+            offline: true,
+        };
+        let session = Session::new(DeviceChoice::Cpu, hub);
+        let digest = |name: &str| Digest::of(name.as_bytes());
+        let (loads, makes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let base = || {
+            session.base(
+                digest("base"),
+                |_| false,
+                |_| {
+                    loads.fetch_add(1, Ordering::Relaxed);
+                    Ok(Arc::new(tiny::base()))
+                },
+            )
+        };
+        let changed = |name: &str| {
+            let make = || {
+                makes.fetch_add(1, Ordering::Relaxed);
+                Ok(Arc::new(base()?.with_delta(&Delta::new())?))
+            };
+            session.changed_base([digest("base"), digest(name)], |_| false, make).unwrap()
+        };
+        // All clients of a round ask at once.
+        let first: Vec<Arc<Base>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| changed("one"))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(first.iter().all(|base| Arc::ptr_eq(base, &first[0])));
+        assert_eq!(makes.load(Ordering::Relaxed), 1);
+        changed("two");
+        assert!(Arc::ptr_eq(&changed("one"), &first[0]), "two are held");
+        changed("three");
+        assert!(Arc::ptr_eq(&changed("one"), &first[0]), "the one that was used longest ago goes");
+        changed("two");
+        assert_eq!((loads.load(Ordering::Relaxed), makes.load(Ordering::Relaxed)), (1, 4));
     }
 }

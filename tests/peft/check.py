@@ -48,6 +48,10 @@ ONE_TOKEN = {"llama": (" no", " good"), "bloom": (" bad", " good")}
 SEVERAL = {"llama": (" bad", " very good"), "bloom": (" bad film", " yes")}
 
 
+class Skipped(Exception):
+    """A case that lacks what it needs."""
+
+
 # What is trained on.
 
 
@@ -115,11 +119,11 @@ def graph(base, task, max_len, training, *more):
     return "Graph(\n    seed: 17,\n    stages: (\n        " + ",\n        ".join(stages) + ",\n    ),\n)\n"
 
 
-def federation(start, rounds=2, more=""):
-    """Three clients, which move B far from zero; `start` is `lora: ..` or `from: ..`."""
-    local = "(epochs: 1, batch: 8, optimizer: AdamW(lr: 1e-2))"
+def federation(start, rounds=2, more="", clients=3, optimizer="AdamW(lr: 1e-2)"):
+    """Some clients, which move B far from zero; `start` is `lora: ..` or `from: ..`."""
+    local = f"(epochs: 1, batch: 8, optimizer: {optimizer})"
     return [
-        "shards: Partition(of: tokens, clients: 3)",
+        f"shards: Partition(of: tokens, clients: {clients})",
         f"fed: Federate(base: base, shards: shards, {start}, local: {local}, rounds: {rounds}{more})",
     ]
 
@@ -239,6 +243,131 @@ def setting_cases():
         more = ", head: Frozen" if name == "frozen head" else ""
         check = lambda here, t=task, b=BASES[family], l=lora, m=more: check_task(t, b, 64, here, l, m)
         yield f"{family}: {name}", check
+
+
+# Each rule with the clients that it needs. Two clients' stacks stay factors, those of seven become dense.
+RULES = [
+    ("FedAvg", 3),
+    ("Median", 3),
+    ("FedAvgM(lr: 1.0, momentum: 0.9)", 3),
+    ("FedAdam(lr: 0.01)", 3),
+    ("FedYogi(lr: 0.01)", 3),
+    ("FedAdagrad(lr: 0.05)", 3),
+    ("TrimmedMean(cut: 0.2)", 7),
+    ("Krum(byzantine: 1)", 7),
+    ("MultiKrum(byzantine: 1, keep: 4)", 7),
+    ("Bulyan(byzantine: 1)", 7),
+    ("QFedAvg(q: 0.1, lr: 0.1)", 3),
+    ("FFALoRA", 3),
+    ("RoLoRA", 3),
+    ("FLoRA", 2),
+    ("FLoRA", 7),
+    ("FlexLoRA", 3),
+    ("HetLoRA(weights: Norm)", 3),
+    ("FedExLoRA", 2),
+    ("FedExLoRA", 7),
+    ("LoRAFairLS(lambda: 0.01)", 3),
+    ("FedSB", 3),
+    ("Scaffold(lr: 1.0)", 3),
+]
+# Those that put their update into the base: their exports have more than the trained rank.
+ADDS_TO_BASE = ["FLoRA", "FedExLoRA"]
+# SCAFFOLD's correction is one of plain SGD.
+OPTIMIZERS = {"Scaffold": "Sgd(lr: 0.5)"}
+
+
+def run_rule(here, task, base, rule, clients, more=""):
+    """A federation under a rule; skipped where this fedpipe has no such rule."""
+    name = rule.split("(")[0]
+    optimizer = OPTIMIZERS.get(name, "AdamW(lr: 1e-2)")
+    training = federation(f"lora: {lora_ron({'rank': 4, 'alpha': 8})}", 2, more, clients, optimizer)
+    try:
+        return here.run(graph(base, task, 64, training, SCORED), f"fed.aggregate={rule}")
+    except Failed as failure:
+        if f"nothing is called `{name}` here" in str(failure):
+            raise Skipped(f"this fedpipe has no rule {name}") from None
+        raise
+
+
+def check_rule(task, base, here, rule, clients):
+    """What a rule came to, as PEFT and transformers take it."""
+    run = run_rule(here, task, base, rule, clients)
+    figures = check_exports(task, base, run, 64, "score/round-002")
+    moved = largest_gap(run.predictions("score/round-002"), run.predictions("score/round-000"))
+    require(moved > 100 * BOUND, f"training moved the answers by {moved:.1e} only")
+    config = json.loads((here.folder / "adapter/adapter_config.json").read_text(encoding="utf-8"))
+    grew = config["r"] > 4 and not config["use_rslora"] and config["lora_alpha"] == config["r"]
+    adds = rule.split("(")[0] in ADDS_TO_BASE
+    require(grew == adds, f"the exported rank is {config['r']}, its alpha {config['lora_alpha']}")
+    return f"{check_within(figures)} (rank {config['r']}, training moved {moved:.2f})"
+
+
+def rule_cases():
+    """Every rule that ends a round with an adapter for all, on one family; on both where the base changes."""
+    kinds = itertools.cycle(["classes", "labels", "completion"])
+    families = itertools.cycle(BASES)
+    for rule, clients in RULES:
+        adds = rule in ADDS_TO_BASE
+        for family in BASES if adds else [next(families)]:
+            tasks = {
+                "classes": Classify(),
+                "labels": Verbalize(PROMPT, ONE_TOKEN[family]),
+                "completion": Complete(PROMPT, " {label}"),
+            }
+            kind = next(kinds)
+            check = lambda here, t=tasks[kind], b=BASES[family], r=rule, c=clients: check_rule(t, b, here, r, c)
+            yield f"{family}: {rule} of {clients} clients, {kind}", check
+
+
+def check_clients(task, base, here, rule, more=""):
+    """What each client has where it keeps something to itself, against what was predicted with it."""
+    run = run_rule(here, task, base, rule, 3, more)
+    # The answers with one client's own parts come after those with the other's.
+    predicted = run.predictions("score/round-002")["logits"].split(len(VALIDATION))
+    require(len(predicted) == 3, f"there are answers of {len(predicted)} clients")
+    figures = {}
+    for client, logits in enumerate(predicted):
+        flags = ("--client", str(client))
+        own = {"logits": logits}
+        model = load_adapter(load_base(task, base), run.export(f"client-{client}", *flags))
+        figures[f"client {client}"] = apart(task, model, base, 64, own)
+        merged = run.export(f"merged-{client}", *flags, "--merge")
+        figures[f"merged {client}"] = apart(task, load_merged(task, merged), merged, 64, own)
+    gap = (predicted[0] - predicted[1]).abs().max().item()
+    require(gap > 100 * BOUND, f"two clients' answers are only {gap:.1e} apart")
+    return f"{check_within(figures)}{check_shared(task, base, run, rule, more)}"
+
+
+def check_shared(task, base, run, rule, more):
+    """What is exported where no client is named, and nobody has the whole of it."""
+    if rule == "Local":
+        try:
+            run.export("shared")
+        except Failed as failure:
+            require("exited with 2" in str(failure) and "--client" in str(failure), str(failure))
+            return ", refused without a client"
+        raise Failed("what all clients started from was exported as if it were trained")
+    folder = run.export("shared")
+    load_adapter(load_base(task, base), folder)
+    if rule != "FedSALoRA":
+        return ""
+    found = load_file(folder / "adapter_model.safetensors")
+    clients = [run.adapter(f"fed/round-002/client-{client:03}") for client in range(3)]
+    if more:
+        # No classifier is sent, so there is no mean of them.
+        del found[SCORE]
+    far = max((sum(own[name] for own in clients) / 3 - found[name]).abs().max().item() for name in found)
+    require(far < 1e-6, f"what stands in for a global adapter is {far:.1e} from the mean of the clients'")
+    require("approximation" in (folder / "README.md").read_text(encoding="utf-8"), "the card does not say what it is")
+    return f", stands in for all within {far:.0e}"
+
+
+def client_cases():
+    """Rules and heads by which clients keep something to themselves."""
+    cases = [("FedAvg", ", head: Local"), ("FedSALoRA", ""), ("FedSALoRA", ", head: Local"), ("Local", "")]
+    for (rule, more), family in itertools.product(cases, BASES):
+        check = lambda here, b=BASES[family], r=rule, m=more: check_clients(Classify(), b, here, r, m)
+        yield f"{family}: each client's own under {rule}{more}", check
 
 
 def card_model(folder):
@@ -483,10 +612,6 @@ def refused_cases():
         yield f"{family}: refuses {ron(targets)}", lambda here, f=family, l=lora: check_refused(here, f, l)
 
 
-class Skipped(Exception):
-    """A case that lacks what it needs."""
-
-
 @torch.inference_mode()
 def check_zero_shot(here):
     """A real model, which was never trained here, on real prompts."""
@@ -528,7 +653,18 @@ def zero_shot_cases():
     yield "SmolLM2-135M-Instruct: SST-2 without training", check_zero_shot
 
 
-CASES = [task_cases, setting_cases, card_cases, base_cases, start_cases, module_cases, refused_cases, zero_shot_cases]
+CASES = [
+    task_cases,
+    setting_cases,
+    rule_cases,
+    client_cases,
+    card_cases,
+    base_cases,
+    start_cases,
+    module_cases,
+    refused_cases,
+    zero_shot_cases,
+]
 
 
 def run_case(name, check, binary, folder):

@@ -25,10 +25,11 @@ class Space:
         text = "".join("\t".join(str(cell) for cell in line) + "\n" for line in lines)
         (self.folder / name).write_text(text, encoding="utf-8")
 
-    def run(self, graph):
-        """Runs a graph, given as text, to its end."""
+    def run(self, graph, *edits):
+        """Runs a graph, given as text, to its end; `edits` are those of `--set`."""
         (self.folder / "graph.ron").write_text(graph, encoding="utf-8")
-        self._call("run", "graph.ron", "--device", "cpu")
+        sets = [word for edit in edits for word in ("--set", edit)]
+        self._call("run", "graph.ron", "--device", "cpu", *sets)
         return Run(self)
 
     def _call(self, *args):

@@ -1,17 +1,19 @@
 //! `fedpipe export`
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 use stages::{
     export::{self, ADAPTER, BASE, DATA, SCORES},
+    metric,
     peft::{Card, Figures},
 };
 
 use super::Desk;
 use crate::{
+    chosen::Chosen,
     failure::{Exit, Failure},
     graph::near,
     history::{self, Past},
@@ -31,6 +33,10 @@ pub(super) struct Export {
     /// `fed/round-003`
     #[arg(long, value_name = "STEP")]
     step: Option<String>,
+    /// Write what client K (counted from 0) has after the round: the adapter with what the client keeps to itself, or
+    /// else what it trained in that round
+    #[arg(long, value_name = "K")]
+    client: Option<u32>,
     /// Write a whole checkpoint, with the adapter merged into the base, that transformers loads
     #[arg(long)]
     merge: bool,
@@ -44,13 +50,22 @@ impl Export {
         let run = self.find(history::runs(&store)?)?;
         let lineage = Lineage::of(&run, &store)?;
         let at = self.adapter(&run, &lineage)?;
-        let made = &lineage.steps()[at];
-        let ancestry = lineage.ancestry(at);
+        let chosen = match self.client {
+            Some(client) => Chosen::of_client(&lineage, at, client)?,
+            None => Chosen::step(&lineage, at)?,
+        };
+        let made = &lineage.steps()[chosen.at];
+        let mut ancestry = lineage.ancestry(chosen.at);
+        let own = chosen.own.map(|(at, parts)| {
+            ancestry.append(&mut lineage.ancestry(at));
+            let step = &lineage.steps()[at].name;
+            format!("{parts} of `{step}`")
+        });
         let base = lineage.base(BASE, &ancestry).with_context(|| {
             format!("the run does not say which base `{}` stands on", made.name)
         })?;
-        let base = &lineage.steps()[base].record;
-        let name = export::base_name(&store, base.found.tree, &base.manifest);
+        let trees = chosen.trees(&lineage, base)?;
+        let name = export::base_name(&store, trees.base, &lineage.steps()[base].record.manifest);
         let mut data: Vec<String> = Vec::new();
         let mut devices: Vec<String> = Vec::new();
         for &at in &ancestry {
@@ -65,7 +80,7 @@ impl Export {
         let scored = lineage.about(SCORES, export::subject, &ancestry).into_iter();
         let figures = scored.map(|at| &lineage.steps()[at]).map(|made| Figures {
             step: made.name.clone(),
-            values: made.record.found.metrics.clone(),
+            values: of_all(&made.record.found.metrics),
         });
         let card = Card {
             step: made.name.clone(),
@@ -79,21 +94,27 @@ impl Export {
             graph: run.graph_of(&made.name).to_owned(),
             base: name.map_err(|error| pruned(error, &run))?,
             merged: self.merge,
+            client: match (self.client, &own) {
+                (Some(client), Some(own)) => format!("{client}, with its own {own}"),
+                (Some(client), None) => client.to_string(),
+                (None, _) => String::new(),
+            },
+            warning: export::warning(&made.record.manifest).filter(|_| own.is_none()),
             ..Card::default()
         };
-        export::export(&self.folder, &store, made.record.found.tree, base.found.tree, &card)
-            .map_err(|error| pruned(error, &run))?;
-        let warning = export::warning(&made.record.manifest).or(run.warning());
+        export::export(&self.folder, &store, &trees, &card).map_err(|error| pruned(error, &run))?;
+        let warning = card.warning.as_deref().or(run.warning());
         if desk.out.json() {
             desk.out.value(&json!({
-                "run": run.id, "step": made.name, "folder": self.folder, "merged": self.merge,
-                "warning": warning,
+                "run": run.id, "step": made.name, "client": self.client, "own": own,
+                "folder": self.folder, "merged": self.merge, "warning": warning,
             }))?;
             return Ok(Exit::Done);
         }
         let what = if self.merge { "merged into its base" } else { "as a PEFT adapter" };
+        let own = own.map(|own| format!(" with {own}")).unwrap_or_default();
         desk.out.line(&format!(
-            "`{}` of run {}, {what}, is in {}",
+            "`{}` of run {}{own}, {what}, is in {}",
             made.name,
             run.id,
             self.folder.display()
@@ -161,6 +182,12 @@ impl Export {
             }
         }
     }
+}
+
+/// The metrics that are not about a single client.
+fn of_all(metrics: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+    let all = metrics.iter().filter(|(name, _)| metric::split(name).0.is_none());
+    all.map(|(name, value)| (name.clone(), *value)).collect()
 }
 
 /// Says how to get bytes back that were pruned.

@@ -8,6 +8,7 @@ use super::linear::{Fused, Linear};
 use super::rope;
 
 /// The modules that make queries, keys and values.
+#[derive(Clone)]
 pub(super) enum Projections {
     /// Three modules.
     Apart {
@@ -23,6 +24,7 @@ pub(super) enum Projections {
 }
 
 /// The attention part of a block.
+#[derive(Clone)]
 pub(super) struct Attention {
     projections: Projections,
     /// Applied by the block, which may first drop rows that nobody reads.
@@ -48,6 +50,19 @@ impl Attention {
             head_dim: config.head_dim,
             turn: rope::quarter_turn(config.head_dim, device),
         }
+    }
+
+    /// Adds `change`, `[out, in]`, to the weight of the module at `slot`, if it is one of attention's.
+    pub(super) fn add(&mut self, slot: usize, change: &Tensor<2>) {
+        match &mut self.projections {
+            Projections::Apart { query, key, value } => {
+                for module in [query, key, value] {
+                    module.add(slot, change);
+                }
+            }
+            Projections::Fused(module) => module.add(slot, change),
+        }
+        self.output.add(slot, change);
     }
 
     /// What the heads read, before the output projection: `x` is `[K·b·s, hidden]`, the result

@@ -40,6 +40,7 @@ impl Pass<'_> {
 }
 
 /// A decoder block.
+#[derive(Clone)]
 pub(super) struct Block {
     pub(super) attention_norm: Norm,
     pub(super) attention: Attention,
@@ -50,6 +51,12 @@ pub(super) struct Block {
 }
 
 impl Block {
+    /// Adds `change`, `[out, in]`, to the weight of the module at `slot`.
+    pub(super) fn add(&mut self, slot: usize, change: &Tensor<2>) {
+        self.attention.add(slot, change);
+        self.mlp.add(slot, change);
+    }
+
     /// `x` is `[K·b·s, hidden]`; the result is that, or `[K·q, hidden]` for [`Rows::Read`].
     pub(super) fn forward(&self, x: Tensor<2>, pass: &Pass<'_>, keep: Rows) -> Tensor<2> {
         let mut pass = Pass { rows: Rows::All, ..*pass };

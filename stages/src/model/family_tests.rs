@@ -74,7 +74,7 @@ fn follow_classifier(model: Tiny) {
     let adapter = adapter.with(SCORE, [shape[0], shape[1]], values);
     let layout = Layout::new(base.config(), &lora, shape[0]).unwrap();
     let flat = layout.stack(&[layout.pack(&adapter, &layout).unwrap()], base.device());
-    let factors = Factors::new(&layout, &layout.split(&flat), &[&layout], base.device());
+    let factors = Factors::new(&[(&layout, &layout.split(&flat))], &[&layout], base.device());
     for side in ["", "_left"] {
         let rows = rows(&file, side);
         let batch = super::recorded::batch(&rows, &vec![0; rows.len()], &base);

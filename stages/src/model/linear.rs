@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use super::block::Pass;
 
 /// A weight `[in, out]`, and perhaps a bias `[1, out]`.
+#[derive(Clone)]
 pub(super) struct Affine {
     weight: Tensor<2>,
     bias: Option<Tensor<2>>,
@@ -17,6 +18,12 @@ impl Affine {
         Self { weight: weight.transpose(), bias: bias.map(Tensor::unsqueeze) }
     }
 
+    /// Adds `change`, `[out, in]`, to the weight, which other bases may share and which stays as it is for them.
+    fn add(&mut self, change: Tensor<2>) {
+        // Summed as the checkpoint has it, so that the result is laid out like a weight that was loaded.
+        self.weight = (self.weight.clone().transpose() + change).transpose();
+    }
+
     fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
         let product = x.clone().matmul(self.weight.clone());
         match &self.bias {
@@ -27,6 +34,7 @@ impl Affine {
 }
 
 /// A linear module, with its place among the family's targets.
+#[derive(Clone)]
 pub(super) struct Linear {
     slot: usize,
     frozen: Affine,
@@ -36,6 +44,13 @@ impl Linear {
     /// The module at `slot`.
     pub(super) fn new(slot: usize, frozen: Affine) -> Self {
         Self { slot, frozen }
+    }
+
+    /// Adds `change`, `[out, in]`, to the weight, if this is the module at `slot`.
+    pub(super) fn add(&mut self, slot: usize, change: &Tensor<2>) {
+        if self.slot == slot {
+            self.frozen.add(change.clone());
+        }
     }
 
     /// `x` is `[rows, in]`, the result `[rows, out]`.
@@ -53,6 +68,7 @@ impl Linear {
 ///
 /// The weight is cut when it is loaded: a cut through its output would cost a whole tensor of zeros for each part
 /// in the backward pass. An adapter's B keeps the order of the checkpoint, and is cut where it is used.
+#[derive(Clone)]
 pub(super) struct Fused {
     slot: usize,
     heads: usize,
@@ -63,6 +79,20 @@ impl Fused {
     /// The module at `slot`, already cut into queries, keys and values.
     pub(super) fn new(slot: usize, heads: usize, parts: [Affine; 3]) -> Self {
         Self { slot, heads, parts }
+    }
+
+    /// Adds `change`, `[3·heads·head_dim, in]` in the checkpoint's order of rows, to the weight, if this is the
+    /// module at `slot`: it is cut as the weight was.
+    pub(super) fn add(&mut self, slot: usize, change: &Tensor<2>) {
+        if self.slot != slot {
+            return;
+        }
+        let [outputs, inputs] = change.dims();
+        let width = outputs / self.heads / 3;
+        let rows: Tensor<3> = change.clone().reshape([self.heads, 3, width * inputs]);
+        for (at, part) in self.parts.iter_mut().enumerate() {
+            part.add(rows.clone().narrow(1, at, 1).reshape([self.heads * width, inputs]));
+        }
     }
 
     /// Queries, keys and values, each `[rows, heads·head_dim]`, of `x`, `[rows, in]`.

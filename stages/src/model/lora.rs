@@ -279,6 +279,33 @@ impl LoraConfig {
         fitted
     }
 
+    /// The alpha with which an adapter of another rank has this one's scale.
+    pub fn alpha_for(&self, rank: usize) -> f64 {
+        let ratio = rank as f64 / self.rank as f64;
+        self.alpha * if self.rslora { ratio.sqrt() } else { ratio }
+    }
+
+    /// The same settings at another rank, with the alphas that keep the scales. Modules with ranks of their own keep
+    /// these, and their alphas.
+    #[must_use]
+    pub fn of_other_rank(&self, rank: usize) -> Self {
+        if rank == self.rank {
+            return self.clone();
+        }
+        let ratio = self.alpha_for(rank) / self.alpha;
+        let mut other = Self { rank, alpha: self.alpha_for(rank), ..self.clone() };
+        for (pattern, alpha) in &mut other.alpha_pattern {
+            if !self.rank_pattern.contains_key(pattern) {
+                *alpha *= ratio;
+            }
+        }
+        // A rank of its own goes with the alpha of all, unless there is one for it.
+        for pattern in self.rank_pattern.keys() {
+            other.alpha_pattern.entry(pattern.clone()).or_insert(self.alpha);
+        }
+        other
+    }
+
     /// The scales of the modules at `paths`, which are all that are adapted, with their ranks.
     ///
     /// # Errors
@@ -288,6 +315,15 @@ impl LoraConfig {
         let scale =
             |(alpha, &rank): (Option<f64>, &usize)| self.scale(rank, alpha.unwrap_or(self.alpha));
         Ok(alphas.into_iter().zip(ranks).map(scale).collect())
+    }
+
+    /// The ranks of the modules at `paths`, which are all that are adapted.
+    ///
+    /// # Errors
+    /// A pattern matches none of them, or two match one.
+    pub fn ranks(&self, paths: &[String]) -> Result<Vec<usize>, LoraError> {
+        let ranks = of_patterns("rank_pattern", self.rank_pattern.clone(), paths)?;
+        Ok(ranks.into_iter().map(|rank| rank.unwrap_or(self.rank)).collect())
     }
 
     fn scale(&self, rank: usize, alpha: f64) -> f64 {
@@ -325,7 +361,7 @@ impl LoraConfig {
 }
 
 /// Every module that could be adapted: its block, its slot and its path.
-fn places(config: &Config) -> Vec<(usize, usize, String)> {
+pub(super) fn places(config: &Config) -> Vec<(usize, usize, String)> {
     let known = config.family.targets();
     let places =
         (0..config.layers).flat_map(|layer| (0..known.len()).map(move |slot| (layer, slot)));
@@ -354,6 +390,7 @@ mod tests {
         let paths: Vec<String> = modules.iter().map(|module| module.path.clone()).collect();
         let scales = lora.scales(&paths, &[8, 4, 8, 4]).unwrap();
         assert_eq!(scales, [2.0, 4.0, 4.0, 8.0], "without a base, too");
+        assert_eq!(lora.ranks(&paths).unwrap(), [8, 4, 8, 4]);
         let path = "model.layers.1.mlp.up_proj";
         let by_path = LoraConfig {
             targets: Some(Targets::names(&["q_proj", path])),

@@ -7,6 +7,7 @@ use super::linear::Linear;
 
 /// The MLP of a block, `[rows, hidden]` to `[rows, hidden]`: with a gate `down(silu(gate(x)) · up(x))`, without one
 /// `down(gelu(up(x)))`.
+#[derive(Clone)]
 pub(super) struct Mlp {
     /// `[inner, hidden]`.
     pub(super) gate: Option<Linear>,
@@ -17,6 +18,13 @@ pub(super) struct Mlp {
 }
 
 impl Mlp {
+    /// Adds `change`, `[out, in]`, to the weight of the module at `slot`, if it is one of the MLP's.
+    pub(super) fn add(&mut self, slot: usize, change: &Tensor<2>) {
+        for module in self.gate.iter_mut().chain([&mut self.up, &mut self.down]) {
+            module.add(slot, change);
+        }
+    }
+
     pub(super) fn forward(&self, x: &Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
         let up = self.up.forward(x, pass);
         let inner = match &self.gate {

@@ -9,6 +9,7 @@ mod attention;
 mod batch;
 mod block;
 mod bloom;
+mod changed;
 mod config;
 mod dropout;
 mod factors;
@@ -34,11 +35,12 @@ mod vocabulary;
 mod weights;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 pub use batch::{Batch, Read, Row};
+pub(crate) use changed::check_delta;
 pub use config::{Biases, Config, ConfigError, Position};
 pub use dropout::Dropout;
 pub use factors::Factors;
@@ -67,9 +69,10 @@ pub struct Base {
     embedding_norm: Option<Norm>,
     blocks: Vec<Block>,
     final_norm: Norm,
-    causal_head: OnceLock<Tensor<2>>,
-    /// What attention needs for each width met so far.
-    positions: Mutex<BTreeMap<usize, Positions>>,
+    /// Shared with the bases that [`Base::with_delta`] makes of this one: loaded for one, it is there for all.
+    causal_head: Arc<OnceLock<Tensor<2>>>,
+    /// What attention needs for each width met so far, shared likewise.
+    positions: Arc<Mutex<BTreeMap<usize, Positions>>>,
 }
 
 impl Base {
@@ -94,7 +97,7 @@ impl Base {
         let blocks = blocks.collect::<Result<_, _>>()?;
         let (embedding_norm, final_norm) = rules.norms(&config, &checkpoint, device)?;
         let embeddings = checkpoint.matrix(rules.embeddings(), device)?;
-        let causal_head = OnceLock::new();
+        let causal_head = Arc::new(OnceLock::new());
         if config.tied {
             causal_head.get_or_init(|| embeddings.clone());
         }
@@ -104,7 +107,7 @@ impl Base {
             blocks,
             final_norm,
             causal_head,
-            positions: Mutex::default(),
+            positions: Arc::default(),
             device: device.clone(),
             config,
         })

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 
 /// A norm over rows `[rows, hidden]`, in f32: by the root mean square, `x / √(mean(x²) + eps) · gains`; or, where
 /// there is a shift, by mean and variance, `(x − mean) / √(var + eps) · gains + shift`.
+#[derive(Clone)]
 pub(super) struct Norm {
     /// `[1, hidden]`.
     gains: Tensor<2>,

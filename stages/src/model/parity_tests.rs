@@ -59,7 +59,7 @@ impl Case {
         let lora = LoraConfig::of_rank(8);
         let layout = Layout::new(self.base.config(), &lora, adapter.classes()).unwrap();
         let flat = layout.stack(&[layout.pack(adapter, &layout).unwrap()], self.base.device());
-        Factors::new(&layout, &layout.split(&flat), &[&layout], self.base.device())
+        Factors::new(&[(&layout, &layout.split(&flat))], &[&layout], self.base.device())
     }
 
     fn adapter(&self, name: &str) -> AdapterTensors {
@@ -223,8 +223,7 @@ fn the_training_trace_of_smollm2() {
     let before = case.adapter("train_adamw/adapter_before.safetensors");
     let (lora, numbers) = (LoraConfig::of_rank(8), LocalNumbers::new(8, Optimizer::adamw(1e-3)));
     let objective = &Objective::Classify;
-    let client =
-        Client { adapter: &before, lora: &lora, seed: 0, steps: 5, objective, frozen_head: false };
+    let client = Client::new(&before, &lora, 0, 5, objective);
     let mut trainer = Trainer::new(&case.base, &[client], &numbers).unwrap();
     let batches = case.recorded("train_batches.safetensors");
     let trajectory = std::fs::read(case.folder.join("train_adamw/trajectory.json")).unwrap();

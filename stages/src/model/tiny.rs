@@ -30,14 +30,19 @@ impl Tiny {
         Config::parse(&self.bytes("config.json")).unwrap()
     }
 
-    /// The base, with its causal head where the checkpoint has one.
-    pub(crate) fn base(self) -> Base {
-        let files: Vec<(String, Vec<u8>)> = std::fs::read_dir(self.path(""))
+    /// The files of the checkpoint, by name.
+    pub(crate) fn weights(self) -> Vec<(String, Vec<u8>)> {
+        std::fs::read_dir(self.path(""))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .filter(|name| name.starts_with("model") || name == INDEX_FILE)
             .map(|name| (name.clone(), self.bytes(&name)))
-            .collect();
+            .collect()
+    }
+
+    /// The base, with its causal head where the checkpoint has one.
+    pub(crate) fn base(self) -> Base {
+        let files = self.weights();
         let files: Vec<NamedFile<'_>> =
             files.iter().map(|(name, bytes)| NamedFile { name, bytes }).collect();
         let open = || Checkpoint::open(&files).unwrap();

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::BaseName;
 use crate::kinds::Adapter;
-use crate::model::{Init, Layers, Targets};
+use crate::model::{Init, Layers, LoraConfig, Targets};
 
 /// The figures of one evaluation.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +43,12 @@ pub struct Card {
     pub merged: bool,
     /// What is adapted where the settings name no targets.
     pub family_targets: Vec<&'static str>,
+    /// The client whose adapter it is, and what of it is the client's own; empty for one that all share.
+    pub client: String,
+    /// What to know before it is used.
+    pub warning: Option<String>,
+    /// The settings in the folder, where they are not those of the training: of [`super::one_lora`].
+    pub written: Option<LoraConfig>,
 }
 
 impl Card {
@@ -56,7 +62,11 @@ impl Card {
         if !self.about.is_empty() {
             let _ = writeln!(text, "{}\n", self.about);
         }
+        if let Some(warning) = &self.warning {
+            let _ = writeln!(text, "Note: {warning}.\n");
+        }
         self.facts(adapter, &mut text);
+        self.ranks(&adapter.config.lora, &mut text);
         if !self.figures.is_empty() {
             self.table(&mut text);
         }
@@ -96,6 +106,9 @@ impl Card {
         );
         row("data", &self.data.join("; "));
         row("made by", &format!("step `{}` of run `{}` ({})", self.step, self.run, self.started));
+        if !self.client.is_empty() {
+            row("client", &self.client);
+        }
         row("rank, alpha", &format!("{}, {}", lora.rank, lora.alpha));
         row(
             "targets",
@@ -125,6 +138,21 @@ impl Card {
         row("device", &self.devices.join(", "));
         row("fedpipe", &self.version);
         text.push('\n');
+    }
+
+    /// Why the factors in the folder have another rank than those that were trained.
+    fn ranks(&self, trained: &LoraConfig, text: &mut String) {
+        let Some(written) = self.written.as_ref().filter(|written| *written != trained) else {
+            return;
+        };
+        let _ = writeln!(
+            text,
+            "The factors that were trained have rank {}; those in this folder have rank {}, at a scale of 1. The rank \
+             is larger because the method put its update into the base itself, and one adapter has to carry that \
+             update as well.\n",
+            range(trained),
+            range(written)
+        );
     }
 
     fn table(&self, text: &mut String) {
@@ -177,18 +205,27 @@ impl Card {
     }
 }
 
+/// The ranks that modules have: one, or the least and the largest.
+fn range(lora: &LoraConfig) -> String {
+    let ranks = || lora.rank_pattern.values().copied().chain([lora.rank]);
+    match (ranks().min(), ranks().max()) {
+        (Some(least), Some(most)) if least < most => format!("{least} to {most}"),
+        _ => lora.rank.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kinds::AdapterConfig;
-    use crate::model::LoraConfig;
     use crate::peft::AdapterTensors;
 
     #[test]
     fn a_card_says_what_the_adapter_was_made_from() {
         let labels = ["bad", "good"].map(str::to_owned).to_vec();
         let config = AdapterConfig { lora: LoraConfig::of_rank(8), labels };
-        let adapter = Adapter { config, tensors: AdapterTensors::default(), trained: None };
+        let adapter =
+            Adapter { config, tensors: AdapterTensors::default(), trained: None, delta: None };
         let figures = Figures {
             step: "score/round-002".to_owned(),
             values: [("accuracy".to_owned(), 0.75), ("loss".to_owned(), 0.5)].into(),
@@ -210,6 +247,21 @@ mod tests {
             "| step | accuracy | loss |\n| --- | --- | --- |\n| score/round-002 | 0.7500 | 0.5000 |",
             "num_labels=2)",
             "```ron\nGraph()\n```",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains("larger because") && !text.contains("Note:"), "{text}");
+        let written = LoraConfig {
+            rank_pattern: [("v_proj".to_owned(), 48)].into(),
+            ..LoraConfig::of_rank(28)
+        };
+        let warning = Some("it is an approximation".to_owned());
+        let client = "7".to_owned();
+        let text = Card { written: Some(written), warning, client, ..card }.text(&adapter);
+        for part in [
+            "have rank 8; those in this folder have rank 28 to 48, at a scale of 1",
+            "Note: it is an approximation.\n",
+            "| client | 7 |",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::folder::{CONFIG_FILE, TENSORS_FILE};
+use super::one_lora;
 use crate::error::{Error, Result};
 use crate::kinds::Adapter;
 use crate::model::{Config, Layers, LoraConfig, Module, Targets};
@@ -18,7 +19,8 @@ pub struct BaseName {
     pub revision: Option<String>,
 }
 
-/// Writes `adapter_config.json` and `adapter_model.safetensors` into `folder`.
+/// Writes `adapter_config.json` and `adapter_model.safetensors` into `folder`, and gives the settings of what was
+/// written: those of [`one_lora`], of a larger rank where a rule has added to the base.
 ///
 /// # Errors
 /// The adapter does not fit the base, or a file cannot be written.
@@ -27,13 +29,15 @@ pub fn write_adapter(
     adapter: &Adapter,
     config: &Config,
     base: &BaseName,
-) -> Result<()> {
-    let settings = settings(adapter, config, base)?;
+) -> Result<LoraConfig> {
+    let (tensors, lora) = one_lora(adapter, config)?;
+    let settings = settings(adapter, &lora, config, base)?;
     let mut text = serde_json::to_vec_pretty(&settings)
         .map_err(|e| Error::failed(format!("the settings cannot be written: {e}")))?;
     text.push(b'\n');
     write(&folder.join(CONFIG_FILE), &text)?;
-    write(&folder.join(TENSORS_FILE), &adapter.tensors.to_safetensors())
+    write(&folder.join(TENSORS_FILE), &tensors.to_safetensors())?;
+    Ok(lora)
 }
 
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -41,8 +45,12 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// The smallest set of settings that PEFT needs, and that every version of it knows.
-fn settings(adapter: &Adapter, config: &Config, base: &BaseName) -> Result<Value> {
-    let lora = &adapter.config.lora;
+fn settings(
+    adapter: &Adapter,
+    lora: &LoraConfig,
+    config: &Config,
+    base: &BaseName,
+) -> Result<Value> {
     let modules = lora.modules(config)?;
     let is_classifier = !adapter.config.labels.is_empty();
     let layers = match &lora.layers {
@@ -117,7 +125,7 @@ mod tests {
     fn adapter(lora: LoraConfig, labels: &[&str]) -> Adapter {
         let tensors = init_adapter(&tiny::config(), &lora, labels.len(), 3).unwrap();
         let labels = labels.iter().map(|&label| label.to_owned()).collect();
-        Adapter { config: AdapterConfig { lora, labels }, tensors, trained: None }
+        Adapter { config: AdapterConfig { lora, labels }, tensors, trained: None, delta: None }
     }
 
     fn back(adapter: &Adapter) -> (Value, LoraConfig, AdapterTensors) {

@@ -9,17 +9,19 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::export::write;
-use super::{SCORE, factor_names};
+use super::sum::{self, Product};
+use super::{AdapterTensors, Change, Delta, SCORE, factor_names};
 use crate::error::{Error, Result};
 use crate::kinds::Adapter;
-use crate::model::{Checkpoint, Config, INDEX_FILE, Module, SINGLE_FILE};
+use crate::model::{Checkpoint, Config, INDEX_FILE, Module, SINGLE_FILE, check_delta};
 
 /// A shard is closed when the next tensor would make it larger than this, in bytes.
 const SHARD: u64 = 5_000_000_000;
 
 /// Writes `config.json` and the weights of the merged model, f32, into `folder`.
 ///
-/// One tensor is held at a time. The adapter's classifier becomes the model's own.
+/// One tensor is held at a time. What a rule has added to the base goes into its weights, too. The adapter's
+/// classifier becomes the model's own.
 ///
 /// # Errors
 /// The adapter does not fit the base, or a file cannot be written.
@@ -32,9 +34,7 @@ pub fn write_merged(
     let config = Config::parse(config_json)?;
     write(&folder.join("config.json"), &merged_config(config_json, &config, adapter)?)?;
     let checkpoint = checkpoint.of_family(config.family);
-    let modules = adapter.config.lora.modules(&config)?;
-    let modules: BTreeMap<String, &Module> =
-        modules.iter().map(|module| (format!("{}.weight", module.path), module)).collect();
+    let added = Added::new(adapter, &config)?;
     let is_classifier = !adapter.config.labels.is_empty();
     let mut tensors: Vec<(String, Vec<usize>)> = checkpoint.tensors(&config, !is_classifier)?;
     if let Some((shape, _)) = adapter.tensors.get(SCORE) {
@@ -58,9 +58,7 @@ pub fn write_merged(
                 values.to_vec()
             } else {
                 let mut values = checkpoint.values(tensor)?;
-                if let Some(module) = modules.get(tensor) {
-                    add(&mut values, adapter, module)?;
-                }
+                added.add_to(tensor, &mut values)?;
                 values
             };
             let bytes: Vec<u8> = values.par_iter().flat_map_iter(|x| x.to_le_bytes()).collect();
@@ -79,26 +77,58 @@ pub fn write_merged(
 /// The classifier's name in a checkpoint.
 const HEAD: &str = "score.weight";
 
-/// Adds `s·B·A` to a weight `[out, in]`.
-fn add(weight: &mut [f32], adapter: &Adapter, module: &Module) -> Result<()> {
-    let [a, b] = factor_names(&module.path);
-    let missing = || Error::failed(format!("the adapter has no factors for `{}`", module.path));
-    let ([rank, inputs], a) = adapter.tensors.get(&a).ok_or_else(missing)?;
-    let (_, b) = adapter.tensors.get(&b).ok_or_else(missing)?;
-    if weight.len() * rank != b.len() * inputs {
-        return Err(Error::failed(format!("the adapter does not fit `{}`", module.path)));
+/// What is added to the weights of a base.
+struct Added<'a> {
+    /// Factors, without cores.
+    factors: AdapterTensors,
+    modules: BTreeMap<String, Module>,
+    delta: Option<&'a Delta>,
+}
+
+impl<'a> Added<'a> {
+    fn new(adapter: &'a Adapter, config: &Config) -> Result<Self> {
+        let delta = adapter.delta.as_ref();
+        delta.map_or(Ok(()), |delta| check_delta(config, delta))?;
+        let modules = adapter.config.lora.modules(config)?;
+        Ok(Self {
+            factors: adapter.tensors.clone().folded()?,
+            modules: modules.into_iter().map(|module| (module.path.clone(), module)).collect(),
+            delta,
+        })
     }
-    let scale = module.scale;
-    weight.par_chunks_mut(inputs).zip(b.par_chunks(rank)).for_each(|(row, b)| {
-        for (column, value) in row.iter_mut().enumerate() {
-            let product: f64 =
-                (0..rank).map(|r| f64::from(b[r]) * f64::from(a[r * inputs + column])).sum();
-            #[expect(clippy::cast_possible_truncation, reason = "weights are f32")]
-            let sum = (f64::from(*value) + scale * product) as f32;
-            *value = sum;
+
+    /// Adds what belongs to the tensor of this name, `[out, in]`, if anything does: `s·B·A` and the change of its
+    /// module.
+    fn add_to(&self, tensor: &str, weight: &mut [f32]) -> Result<()> {
+        let Some(path) = tensor.strip_suffix(".weight") else { return Ok(()) };
+        let (mut inputs, mut products, mut dense) = (None, Vec::new(), None);
+        if let Some(module) = self.modules.get(path) {
+            let [a, b] = factor_names(path);
+            let missing = || Error::failed(format!("the adapter has no factors for `{path}`"));
+            let (a_shape, a) = self.factors.get(&a).ok_or_else(missing)?;
+            let ([_, rank], b) = self.factors.get(&b).ok_or_else(missing)?;
+            if a_shape[0] != rank || weight.len() * rank != b.len() * a_shape[1] {
+                return Err(Error::failed(format!("the adapter does not fit `{path}`")));
+            }
+            inputs = Some(a_shape[1]);
+            products.push(Product { a, b, rank, scale: module.scale });
         }
-    });
-    Ok(())
+        match self.delta.and_then(|delta| delta.get(path)) {
+            Some(change @ Change::Factors { a, b }) => {
+                inputs = Some(change.shape()[1]);
+                products.push(Product { a: &a.1, b: &b.1, rank: a.0[0], scale: 1.0 });
+            }
+            Some(Change::Dense(([_, columns], values))) => {
+                inputs = Some(*columns);
+                dense = Some(values.as_slice());
+            }
+            None => {}
+        }
+        if let Some(inputs) = inputs {
+            sum::add(weight, inputs, &products, dense);
+        }
+        Ok(())
+    }
 }
 
 fn bytes_of(shape: &[usize]) -> u64 {
@@ -181,7 +211,8 @@ mod tests {
         let tensors = model.bytes(&format!("{name}/adapter_model.safetensors"));
         let tensors = AdapterTensors::from_safetensors(&tensors).unwrap();
         let labels = labels.iter().map(|&label| label.to_owned()).collect::<Vec<_>>();
-        let adapter = Adapter { config: AdapterConfig { lora, labels }, tensors, trained: None };
+        let adapter =
+            Adapter { config: AdapterConfig { lora, labels }, tensors, trained: None, delta: None };
         let folder = tempfile::tempdir().unwrap();
         let bytes = model.bytes(SINGLE_FILE);
         let open = |bytes| Checkpoint::open(&[NamedFile { name: SINGLE_FILE, bytes }]).unwrap();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use thiserror::Error;
 
+use super::Matrix;
 use crate::model::widen;
 use crate::parts::Parts;
 
@@ -24,7 +25,7 @@ pub enum AdapterError {
 /// The order of the names is the order of everything: of the file, of sums and of the flat vector.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AdapterTensors {
-    tensors: BTreeMap<String, ([usize; 2], Vec<f32>)>,
+    tensors: BTreeMap<String, Matrix>,
 }
 
 impl AdapterTensors {
@@ -56,6 +57,11 @@ impl AdapterTensors {
             .map(|(name, (shape, values))| (name.as_str(), *shape, values.as_slice()))
     }
 
+    /// All matrices by name.
+    pub(super) fn into_matrices(self) -> BTreeMap<String, Matrix> {
+        self.tensors
+    }
+
     /// The number of values of all matrices.
     pub fn length(&self) -> usize {
         self.tensors.values().map(|(_, values)| values.len()).sum()
@@ -64,6 +70,11 @@ impl AdapterTensors {
     /// The number of classes of the classifier; 0 where there is none.
     pub fn classes(&self) -> usize {
         self.get(super::SCORE).map_or(0, |(shape, _)| shape[0])
+    }
+
+    /// Whether there are cores between the factors: then the product of a module is `s·B·R·A`.
+    pub fn has_cores(&self) -> bool {
+        self.tensors.keys().any(|name| Parts::of(name) == Parts::CORE)
     }
 
     /// The same adapter with one more matrix, or another in its place.

@@ -1,17 +1,27 @@
 //! An adapter of the store as a folder for the Hugging Face world.
 
+mod manifest;
+#[cfg(test)]
+mod tests;
+
 use std::fs;
 use std::path::Path;
 
 use artifacts::{Blob, BlobRef, Store};
-use serde_json::Value;
+
+pub use manifest::{
+    base_name, data_name, is_of_client, needs_stand_in, personal, refusal, start, subject,
+    trainings, warning,
+};
 
 use crate::edge::Artifact as _;
 use crate::edge::{Open, Opened, TreeView};
 use crate::error::{Error, Result};
+use crate::federate::of_client;
 use crate::kinds::{Adapter, ModelFiles};
 use crate::model::{Checkpoint, Config, INDEX_FILE, NamedFile};
-use crate::peft::{self, BaseName, Card};
+use crate::parts::Parts;
+use crate::peft::{self, Card};
 
 /// The kinds of artifact that an export looks at.
 pub const ADAPTER: &str = Adapter::KIND;
@@ -22,27 +32,63 @@ pub const SCORES: &str = crate::kinds::Scores::KIND;
 /// The kind of a data set.
 pub const DATA: &str = crate::kinds::Corpus::KIND;
 
-/// Writes the adapter whose tree is `adapter` into the new folder `folder`: as PEFT has it, or merged into its base.
+/// The artifacts that an exported adapter is put together from.
+#[derive(Clone, Copy, Debug)]
+pub struct Trees {
+    /// The adapter.
+    pub adapter: BlobRef,
+    /// For a client's: the adapter that it started from, which says what was added to the base.
+    pub start: Option<BlobRef>,
+    /// A client's adapter, and the parts of it that stand in place of those of `adapter`.
+    pub own: Option<(BlobRef, Parts)>,
+    /// Whether the adapter is none that anybody has, so that something must stand in for it.
+    pub needs_stand_in: bool,
+    /// The base.
+    pub base: BlobRef,
+}
+
+impl Trees {
+    /// Puts the adapter together. Where no client's parts are asked for, what stands in for an adapter that nobody has
+    /// goes in its place.
+    fn open(&self, store: &Store) -> Result<Adapter> {
+        let found = view(store, self.adapter)?;
+        let stand_in = if self.own.is_none() { Adapter::stand_in(&found)? } else { None };
+        let mut adapter = Adapter::open(Opened::Tree(found))?;
+        if let Some(start) = self.start {
+            adapter.delta = Adapter::delta(&view(store, start)?)?;
+        }
+        if self.needs_stand_in && self.own.is_none() && stand_in.is_none() {
+            return Err(Error::input(
+                "there is no adapter that stands for all: each client keeps its own B, and nothing of it was shown",
+            )
+            .with_hint("`--client K` exports what client K has"));
+        }
+        if let Some(stand_in) = stand_in {
+            adapter.tensors = adapter.tensors.overlaid(&stand_in);
+        }
+        let Some((own, parts)) = self.own else { return Ok(adapter) };
+        let own = Adapter::open(Opened::Tree(view(store, own)?))?;
+        // As it is scored: the round's adapter at the client's own rank, its own parts over it.
+        adapter.tensors = of_client(&adapter, Some(&own), parts, &own.config.lora)?;
+        adapter.config = own.config;
+        Ok(adapter)
+    }
+}
+
+/// Writes an adapter into the new folder `folder`: as PEFT has it, or merged into its base.
 ///
 /// The folder is there whole, or not at all.
 ///
 /// # Errors
 /// The folder is there already and not empty, bytes were pruned from the store, or a file cannot be written.
-pub fn export(
-    folder: &Path,
-    store: &Store,
-    adapter: BlobRef,
-    base: BlobRef,
-    card: &Card,
-) -> Result<()> {
+pub fn export(folder: &Path, store: &Store, trees: &Trees, card: &Card) -> Result<()> {
     let folder = &std::path::absolute(folder).map_err(|e| Error::io("find", folder, e))?;
     let taken = fs::read_dir(folder).is_ok_and(|mut names| names.next().is_some());
     if taken || folder.is_file() {
         return Err(Error::input(format!("`{}` is there already", folder.display()))
             .with_hint("give a folder that is new or empty"));
     }
-    let (adapter, files) =
-        (Adapter::open(Opened::Tree(view(store, adapter)?))?, view(store, base)?);
+    let (adapter, files) = (trees.open(store)?, view(store, trees.base)?);
     let name = folder.file_name().unwrap_or_default().display();
     let partial = folder.with_file_name(format!(".{name}.fedpipe-{}", std::process::id()));
     if let Some(parent) = folder.parent() {
@@ -65,6 +111,7 @@ fn view(store: &Store, at: BlobRef) -> Result<TreeView<'_>> {
 
 fn fill(folder: &Path, adapter: &Adapter, files: &TreeView<'_>, card: &Card) -> Result<()> {
     let config = files.blob("config.json")?;
+    let mut written = None;
     if card.merged {
         let names = files.tree.iter().map(|(name, _)| name);
         let (weights, others): (Vec<&str>, Vec<&str>) = names
@@ -82,10 +129,10 @@ fn fill(folder: &Path, adapter: &Adapter, files: &TreeView<'_>, card: &Card) -> 
             fs::write(&path, &*files.blob(name)?).map_err(|e| Error::io("write", &path, e))?;
         }
     } else {
-        peft::write_adapter(folder, adapter, &Config::parse(&config)?, &card.base)?;
+        written = Some(peft::write_adapter(folder, adapter, &Config::parse(&config)?, &card.base)?);
     }
     let family_targets = Config::parse(&config)?.family.default_targets().to_vec();
-    let card = Card { family_targets, ..card.clone() };
+    let card = Card { family_targets, written, ..card.clone() };
     let path = folder.join("README.md");
     fs::write(&path, card.text(adapter)).map_err(|e| Error::io("write", &path, e))
 }
@@ -101,55 +148,4 @@ fn weight(files: &TreeView<'_>, name: &str) -> Result<Blob> {
         }
         other => other,
     })
-}
-
-/// Whether a step's result is one client's own, and not what a federation came to.
-pub fn is_of_client(step: &str) -> bool {
-    step.rsplit('/').next().is_some_and(|last| last.starts_with("client-"))
-}
-
-/// The digest of the adapter that an evaluation was about, by the manifest of its step.
-pub fn subject(manifest: &Value) -> Option<&str> {
-    manifest["with"]["adapter"]["$blake3"].as_str()
-}
-
-/// What PEFT should call the base: its name on the Hub, by the manifest of the step that fetched it, else the folder
-/// where its weights lie.
-pub fn base_name(store: &Store, base: BlobRef, manifest: &Value) -> Result<BaseName> {
-    let hub = &manifest["with"]["origin"]["hub"];
-    if let Some(name) = hub["repo"].as_str() {
-        let revision = hub["commit"].as_str().map(str::to_owned);
-        return Ok(BaseName { name: name.to_owned(), revision });
-    }
-    let files = view(store, base)?;
-    let weights = files.tree.iter().find(|(name, _)| name.ends_with(".safetensors"));
-    let folder = weights.and_then(|(_, blob)| {
-        let path = store.path(&blob).ok()?;
-        Some(path.parent()?.display().to_string())
-    });
-    Ok(BaseName { name: folder.unwrap_or_default(), revision: None })
-}
-
-/// What a data set is called, by the manifest of the step that read it.
-pub fn data_name(manifest: &Value) -> String {
-    let origin = &manifest["with"]["origin"];
-    if let Some(repo) = origin["hub"]["repo"].as_str() {
-        return format!("`{repo}` at `{}`", origin["hub"]["commit"].as_str().unwrap_or("?"));
-    }
-    let files = origin["files"].as_object().into_iter().flatten();
-    let listed: Vec<String> = files
-        .map(|(name, digest)| {
-            let digest = digest.as_str().unwrap_or_default();
-            format!("`{name}` (BLAKE3 {}…)", &digest[..digest.len().min(12)])
-        })
-        .collect();
-    listed.join(", ")
-}
-
-/// What a user should know of an adapter before others use it, by the manifest of the step that made it.
-pub fn warning(manifest: &Value) -> Option<&'static str> {
-    (manifest["with"]["head"] == "Local").then_some(
-        "its classifier was never trained: with `head: Local` each client keeps its own, and is scored with that on top of \
-         this adapter; `--step` exports what a client trained, its own factors and classifier",
-    )
 }
