@@ -59,6 +59,13 @@ pub enum Cause {
         /// The step.
         step: String,
     },
+    /// Its federation stopped before its round.
+    Unwanted {
+        /// The step.
+        step: String,
+        /// Where the federation stopped, and why.
+        sentence: String,
+    },
 }
 
 impl fmt::Display for Cause {
@@ -78,6 +85,7 @@ impl fmt::Display for Cause {
             Self::Unresolved { step } => {
                 write!(f, "`{step}` waits for the Hub to say which commit its revision means")
             }
+            Self::Unwanted { step, sentence } => write!(f, "`{step}` is not wanted: {sentence}"),
         }
     }
 }
@@ -97,7 +105,8 @@ impl Cause {
             | Self::Unfinished { step }
             | Self::Field { step, .. }
             | Self::Version { step, .. }
-            | Self::Unresolved { step } => step,
+            | Self::Unresolved { step }
+            | Self::Unwanted { step, .. } => step,
         }
     }
 
@@ -128,6 +137,9 @@ impl Cause {
                 json!({ "cause": "version", "step": step, "before": before, "now": now })
             }
             Self::Unresolved { step } => json!({ "cause": "unresolved", "step": step }),
+            Self::Unwanted { step, sentence } => {
+                json!({ "cause": "unwanted", "step": step, "why": sentence })
+            }
         }
     }
 }
@@ -161,10 +173,18 @@ impl<'a> Causes<'a> {
         if let State::Reused { key, .. } = &self.states[at] {
             let step = self.plan.steps[at].name.clone();
             causes.push(Cause::Reused { step, made: self.provenance(key)? });
+        } else if let State::Unwanted = &self.states[at] {
+            causes.push(self.unwanted(at));
         } else {
             self.follow(at, &mut causes)?;
         }
         Ok(first_of_each(causes))
+    }
+
+    fn unwanted(&self, at: usize) -> Cause {
+        let step = &self.plan.steps[at];
+        let sentence = self.plan.stopped(step, self.states).unwrap_or_default();
+        Cause::Unwanted { step: step.name.clone(), sentence }
     }
 
     fn provenance(&self, key: &Digest) -> Result<String> {
@@ -199,10 +219,8 @@ impl<'a> Causes<'a> {
         if let Some(manifest) = self.manifest_before(step)? {
             Self::differences(step, &manifest, causes);
         }
-        for dep in &step.deps {
-            if !matches!(self.states[dep.step], State::Reused { .. }) {
-                self.follow(dep.step, causes)?;
-            }
+        for (blocker, _) in plan.blockers(step, self.states) {
+            self.follow(blocker, causes)?;
         }
         for dep in &step.deps {
             if causes.len() == before && self.moved(dep.step) {

@@ -2,6 +2,7 @@
 //! report, which replays the journal. Each is one JSON object, tagged by `"event"`, and says last, as
 //! `"at"`, how many seconds after the run's start it happened.
 
+use crate::table::Table;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ pub enum Event {
     Planned {
         /// The run's id.
         run: String,
-        /// All steps: the sum of the next three.
+        /// All steps: the sum of the next four.
         steps: usize,
         /// Those whose result is there.
         reused: usize,
@@ -21,6 +22,9 @@ pub enum Event {
         to_run: usize,
         /// Those that wait for another step before their key is known.
         after: usize,
+        /// Those of rounds after the one at which their federation stopped.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        unwanted: usize,
     },
     /// A step's result was there already.
     Reused {
@@ -105,11 +109,13 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hint: Option<String>,
     },
+    /// What the variants of a sweep came to; once a run that has any, just before its end.
+    Table(Table),
     /// The run is over; once a run, last of all.
     Ended {
         /// The run's id.
         run: String,
-        /// All steps: the sum of the next four.
+        /// All steps: the sum of the next five.
         steps: usize,
         /// Those whose result was there.
         reused: usize,
@@ -119,11 +125,19 @@ pub enum Event {
         failed: usize,
         /// Those that were not begun, or were stopped.
         not_run: usize,
+        /// Those of rounds after the one at which their federation stopped.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        unwanted: usize,
         /// How long the run took.
         seconds: f64,
         /// Whether the user stopped it.
         stopped: bool,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -255,8 +269,9 @@ mod tests {
     #[test]
     fn the_last_line_counts_all_steps() {
         let (run, seconds, stopped) = ("r1".to_owned(), 0.5, false);
-        let (steps, reused, ran, failed, not_run) = (3, 1, 2, 0, 0);
-        let ended = Event::Ended { run, steps, reused, ran, failed, not_run, seconds, stopped };
+        let (steps, reused, ran, failed, not_run, unwanted) = (3, 1, 2, 0, 0, 0);
+        let ended =
+            Event::Ended { run, steps, reused, ran, failed, not_run, unwanted, seconds, stopped };
         assert_eq!(
             line(&ended, 2.0).unwrap(),
             "{\"event\":\"ended\",\"run\":\"r1\",\"steps\":3,\"reused\":1,\"ran\":2,\"failed\":0,\

@@ -1,15 +1,6 @@
 //! The name of a step's result: BLAKE3 of its canonical manifest.
 //!
-//! | step | in its key | not in its key |
-//! |---|---|---|
-//! | Model, Dataset | repository and resolved commit, or file digests | token, cache folder, mirror, paths |
-//! | Tokenize | corpus, the tokenizer's files, `max_len`, task | model weights |
-//! | Partition | tokens, clients, splitter and its numbers, seed | rank, rounds |
-//! | init | the base's config, label names if there is a classifier, LoRA's numbers, seed | shards, rounds |
-//! | import | the base's config, label names, the folder's settings and its tensors' digest, seed | the folder's path |
-//! | local training | base, shard, the adapter it starts from, the client's own last one if it keeps its head, numbers resolved for the round, seed | number of rounds and of clients, rule, names, threads, device, cohort |
-//! | Aggregate | the adapter before, the clients' adapters, rule, head | number of rounds |
-//! | Evaluate | base, adapter, the clients' own if they keep their heads, tokens, split | batch size, `every` |
+//! ARCHITECTURE.md has a table of what is in the key of each step, and what is not.
 //!
 //! An edge stands in the manifest as the content digest of what it leads to, so an input that was
 //! made again with the same bytes changes nothing behind it.

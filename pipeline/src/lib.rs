@@ -6,6 +6,7 @@
 //! [`journal`]). [`cli`] has one file for each command.
 
 pub mod cause;
+pub mod chosen;
 pub mod cli;
 pub mod clock;
 pub mod env;
@@ -20,5 +21,9 @@ pub mod lineage;
 pub mod plan;
 pub mod project;
 pub mod revisions;
+pub mod stopping;
+pub mod table;
+#[cfg(test)]
+mod toy;
 pub mod ui;
 pub mod world;

@@ -12,10 +12,14 @@ use serde_json::Value;
 use stages::{
     edge::{self},
     stage::{Needs, Place, Work},
+    stop::Stop,
     unroll::{self, Revision},
 };
 
-use crate::key::Action;
+use crate::{
+    key::Action,
+    stopping::{Gate, Members, Stopping, Verdicts},
+};
 
 /// A step with its place in the DAG.
 pub struct Step {
@@ -39,6 +43,8 @@ pub struct Step {
     pub unresolved: bool,
     /// The device's name, in a graph that says `exact: true`.
     pub device: Option<String>,
+    /// The rules of the plan that it is under, by place, with its round; none where a variant wants it in any case.
+    pub stops: Vec<(usize, u32)>,
 }
 
 /// An edge of a step.
@@ -67,12 +73,26 @@ impl Step {
 pub struct Variant {
     /// `fed.lora.rank=16, seed=1`; empty where there is no sweep.
     pub label: String,
+    /// The paths that are swept, with this variant's values as written.
+    pub settings: Vec<(String, String)>,
     /// Its steps.
     pub steps: Vec<unroll::Step>,
     /// Which step each name stands for.
     pub outputs: BTreeMap<String, usize>,
+    /// The rules by which its rounds may end early.
+    pub stops: Vec<Stop>,
     /// The device's name, if the graph says `exact: true`.
     pub device: Option<String>,
+}
+
+/// The steps of one variant in a plan.
+pub struct Branch {
+    /// The paths that are swept, with this variant's values as written; none where there is no sweep.
+    pub settings: Vec<(String, String)>,
+    /// Its steps, by their places in the plan.
+    pub steps: Vec<usize>,
+    /// Its rules, by their places in the plan.
+    pub stops: Vec<usize>,
 }
 
 /// All steps of a run, each edge leading backwards.
@@ -80,6 +100,10 @@ pub struct Variant {
 pub struct Plan {
     /// The steps.
     pub steps: Vec<Step>,
+    /// The rules by which rounds may end early.
+    pub stops: Vec<Stopping>,
+    /// The variants.
+    pub branches: Vec<Branch>,
 }
 
 impl Plan {
@@ -93,7 +117,10 @@ impl Plan {
         let mut known: BTreeMap<Digest, usize> = BTreeMap::new();
         let mut used: Vec<usize> = Vec::new();
         let mut labels: Vec<String> = Vec::new();
+        // Steps that some variant wants in any case.
+        let mut free: Vec<bool> = Vec::new();
         for variant in variants {
+            let mut members = Members::new(&variant.stops);
             let mut places: Vec<usize> = Vec::with_capacity(variant.steps.len());
             for step in variant.steps {
                 let step = Self::placed(step, &variant.outputs, &places, variant.device.clone())?;
@@ -102,14 +129,19 @@ impl Plan {
                     let identity = Digest::of(step.identity()?.as_bytes());
                     at = *known.entry(identity).or_insert(at);
                 }
+                let is_under = members.add(&step, &variant.outputs, at);
                 if at == plan.steps.len() {
                     plan.steps.push(step);
                     used.push(0);
+                    free.push(false);
                     labels.push(variant.label.clone());
                 }
                 used[at] += 1;
+                free[at] |= !is_under;
                 places.push(at);
             }
+            let stops = plan.put_under(members.finish());
+            plan.branches.push(Branch { settings: variant.settings, steps: places, stops });
         }
         for ((step, used), label) in plan.steps.iter_mut().zip(used).zip(labels) {
             if used < many {
@@ -117,7 +149,25 @@ impl Plan {
                 step.variant = Some(label);
             }
         }
+        for (step, _) in plan.steps.iter_mut().zip(free).filter(|(_, free)| *free) {
+            step.stops.clear();
+        }
         Ok(plan)
+    }
+
+    /// Keeps the rules of a variant, each once, and tells the steps of them. Gives their places.
+    fn put_under(&mut self, rules: Vec<Stopping>) -> Vec<usize> {
+        let mut put = |rule: Stopping| {
+            if let Some(known) = self.stops.iter().position(|known| known.is_like(&rule)) {
+                return known;
+            }
+            for &(round, at) in &rule.under {
+                self.steps[at].stops.push((self.stops.len(), round));
+            }
+            self.stops.push(rule);
+            self.stops.len() - 1
+        };
+        rules.into_iter().map(&mut put).collect()
     }
 
     fn placed(
@@ -157,6 +207,7 @@ impl Plan {
             moving: step.moving,
             unresolved: step.unresolved,
             device,
+            stops: Vec::new(),
         })
     }
 }
@@ -196,8 +247,10 @@ pub enum State {
         /// Its key.
         key: Digest,
     },
-    /// Its key waits for another step's result.
+    /// Its key, or whether it is wanted at all, waits for another step's result.
     After,
+    /// Its federation stopped before its round.
+    Unwanted,
 }
 
 impl State {
@@ -205,7 +258,7 @@ impl State {
     pub fn key(&self) -> Option<Digest> {
         match self {
             Self::Reused { key, .. } | Self::ToRun { key } => Some(*key),
-            Self::After => None,
+            Self::After | Self::Unwanted => None,
         }
     }
 }
@@ -293,7 +346,58 @@ impl Plan {
             let state = step.state(&states, store, &mut places)?;
             states.push(state);
         }
+        self.heed_stops(&mut states);
         Ok(states)
+    }
+
+    /// Marks what is not wanted, by the scores that there are, and what waits for a score.
+    fn heed_stops(&self, states: &mut [State]) {
+        let verdicts = self.verdicts(states);
+        for (step, state) in self.steps.iter().zip(states) {
+            match verdicts.gate(&step.stops) {
+                Gate::Open => {}
+                Gate::Waits(_) => *state = State::After,
+                Gate::Closed => *state = State::Unwanted,
+            }
+        }
+    }
+
+    /// What the scores that there are say of which rounds are wanted.
+    fn verdicts(&self, states: &[State]) -> Verdicts<'_> {
+        let mut verdicts = Verdicts::new(&self.stops);
+        for (_, at) in self.stops.iter().flat_map(|rule| &rule.scores) {
+            if let State::Reused { found, .. } = &states[*at] {
+                // Where the metric is missing, the run says so.
+                drop(verdicts.take(*at, &found.metrics));
+            }
+        }
+        verdicts
+    }
+
+    /// Where the federation of a step stopped and why, if it did before the step's round.
+    pub fn stopped(&self, step: &Step, states: &[State]) -> Option<String> {
+        let verdicts = self.verdicts(states);
+        let sentence = |&(rule, _): &(usize, u32)| {
+            Some(self.stops[rule].sentence(verdicts.stopped_after()[rule]?))
+        };
+        step.stops.iter().find_map(sentence)
+    }
+
+    /// The steps that `step` waits for: index and name. The last of them is a score where that decides whether the step
+    /// is wanted.
+    pub fn blockers<'a>(
+        &'a self,
+        step: &Step,
+        states: &'a [State],
+    ) -> impl Iterator<Item = (usize, &'a str)> {
+        let is_open = |at: &usize| !matches!(states[*at], State::Reused { .. });
+        let scores = step.stops.iter().filter_map(|&(rule, round)| {
+            let before = self.stops[rule].scores.iter().filter(|(scored, _)| *scored < round);
+            before.map(|(_, at)| *at).rfind(is_open)
+        });
+        let needed = step.deps.iter().map(|dep| dep.step).filter(is_open).chain(scores);
+        let needed: Vec<usize> = needed.collect();
+        needed.into_iter().map(|at| (at, self.steps[at].name.as_str()))
     }
 }
 

@@ -23,6 +23,7 @@ pub struct Project {
 /// One variant, parsed.
 struct Graph {
     label: String,
+    settings: Vec<(String, String)>,
     text: Text,
     nodes: IndexMap<String, Node>,
     seed: u64,
@@ -42,13 +43,15 @@ impl Project {
             let nodes = parsed.stages.0;
             let mut wrong = check::edges(&nodes);
             if wrong.is_empty() {
-                wrong = Check::all(&nodes, &world.seen_from(&variant.text));
+                let seen = world.seen_from(&variant.text);
+                wrong = Check::all(&nodes, parsed.seed, &seen);
             }
             if !wrong.is_empty() {
                 return Err(graph::complain(&variant.text, &wrong));
             }
             let (seed, exact) = (parsed.seed, parsed.exact);
-            variants.push(Graph { label: variant.label, text: variant.text, nodes, seed, exact });
+            let graph::Variant { label, settings, text } = variant;
+            variants.push(Graph { label, settings, text, nodes, seed, exact });
         }
         Ok(Self { loaded, variants })
     }
@@ -71,11 +74,14 @@ impl Project {
             for name in &order {
                 unroll.node(name)?;
             }
+            let rules = unroll.stops().to_vec();
             let (steps, outputs) = unroll.finish();
             variants.push(plan::Variant {
                 label: graph.label.clone(),
+                settings: graph.settings.clone(),
                 steps,
                 outputs,
+                stops: rules,
                 device: graph.exact.then(|| device.to_owned()),
             });
         }
@@ -91,7 +97,7 @@ impl Project {
             .steps
             .iter()
             .zip(states)
-            .filter(|(_, state)| !matches!(state, State::Reused { .. }))
+            .filter(|(_, state)| !matches!(state, State::Reused { .. } | State::Unwanted))
             .map(|(step, _)| step.name.as_str())
             .collect();
         for graph in &self.variants {

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::{
     edge::{Artifact, In, Open, Opened, TreeView},
     error::{Error, Result},
+    metric,
     session::Session,
 };
 
@@ -193,6 +194,11 @@ impl<'a> Context<'a> {
     /// A figure that the run shows and that is kept with the record.
     pub fn metric(&mut self, name: &str, value: f64) {
         self.metrics.insert(name.to_owned(), value);
+    }
+
+    /// A figure of one client, kept like the others. A run tells it with the client's number, and does not show it.
+    pub fn client_metric(&mut self, client: u32, name: &str, value: f64) {
+        self.metrics.insert(metric::of_client(client, name), value);
     }
 
     /// Says how far the work is.

@@ -68,6 +68,7 @@ struct Counts {
     reused: usize,
     run: usize,
     after: usize,
+    unwanted: usize,
 }
 
 fn counts(states: &[State]) -> Counts {
@@ -77,6 +78,7 @@ fn counts(states: &[State]) -> Counts {
             State::Reused { .. } => counts.reused += 1,
             State::ToRun { .. } => counts.run += 1,
             State::After => counts.after += 1,
+            State::Unwanted => counts.unwanted += 1,
         }
     }
     counts
@@ -97,6 +99,7 @@ fn word(state: &State) -> &'static str {
         State::Reused { .. } => "reused",
         State::ToRun { .. } => "to run",
         State::After => "after",
+        State::Unwanted => "not wanted, stopped early",
     }
 }
 
@@ -107,6 +110,7 @@ struct Summary<'a> {
     reused: usize,
     run: usize,
     after: usize,
+    unwanted: usize,
     list: Vec<Entry<'a>>,
 }
 
@@ -125,26 +129,20 @@ fn summary<'a>(plan: &'a plan::Plan, states: &'a [State]) -> Summary<'a> {
     let list = plan.steps.iter().zip(states).map(|(step, state)| Entry {
         step: &step.name,
         stage: step.work.stage(),
-        state: if matches!(state, State::ToRun { .. }) { "to_run" } else { word(state) },
+        state: match state {
+            State::ToRun { .. } => "to_run",
+            State::Unwanted => "unwanted",
+            state => word(state),
+        },
         key: state.key(),
         after: match state {
-            State::After => blockers(plan, states, step).map(|(_, name)| name).collect(),
+            State::After => plan.blockers(step, states).map(|(_, name)| name).collect(),
             _ => Vec::new(),
         },
     });
     let list = list.collect();
-    let Counts { reused, run, after } = counts;
-    Summary { steps: plan.steps.len(), reused, run, after, list }
-}
-
-/// The steps that this one waits for: index and name.
-fn blockers<'a>(
-    plan: &'a plan::Plan,
-    states: &'a [State],
-    step: &'a plan::Step,
-) -> impl Iterator<Item = (usize, &'a str)> {
-    let waits = step.deps.iter().filter(|dep| !matches!(states[dep.step], State::Reused { .. }));
-    waits.map(|dep| (dep.step, plan.steps[dep.step].name.as_str()))
+    let Counts { reused, run, after, unwanted } = counts;
+    Summary { steps: plan.steps.len(), reused, run, after, unwanted, list }
 }
 
 /// One line a stage or round, so that a plan of a thousand steps fits on a screen.
@@ -170,7 +168,7 @@ fn list(plan: &plan::Plan, states: &[State], desk: &Desk) -> Result<(), Failure>
         };
         let why = match &states[at] {
             // Of the steps that it waits for, the one that will be done last.
-            State::After => match blockers(plan, states, step).max_by_key(|(at, _)| *at) {
+            State::After => match plan.blockers(step, states).max_by_key(|(at, _)| *at) {
                 Some((_, last)) => format!("after {last}"),
                 None => "after its revision is resolved".to_owned(),
             },
@@ -180,8 +178,12 @@ fn list(plan: &plan::Plan, states: &[State], desk: &Desk) -> Result<(), Failure>
         at = end;
     }
     let counts = counts(states);
+    let unwanted = match counts.unwanted {
+        0 => String::new(),
+        unwanted => format!(", {unwanted} not wanted"),
+    };
     desk.out.line(&format!(
-        "{} steps: {} reused, {} to run, {} after those",
+        "{} steps: {} reused, {} to run, {} after those{unwanted}",
         plan.steps.len(),
         counts.reused,
         counts.run,

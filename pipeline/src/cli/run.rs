@@ -20,6 +20,7 @@ use crate::{
     failure::{self, Exit, Failure},
     plan::{Plan, State},
     project::Project,
+    table::Table,
     world::World,
 };
 
@@ -89,6 +90,9 @@ impl Run {
         }
         store.stat_cache().save()?;
         let exit = exit_of(&tally);
+        if let Some(table) = Table::of(&plan, &tally) {
+            sink.event(&Event::Table(table));
+        }
         sink.event(&ended(&id, &tally, plan.steps.len(), start));
         sink.close()?;
         if exit == Exit::Usage && tally.ran == 0 {
@@ -129,7 +133,8 @@ impl Run {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let jobs = self.jobs.map_or(cores, NonZeroUsize::get);
         let idle = |(step, state): (&crate::plan::Step, &State)| {
-            step.work.needs() != Needs::Device || matches!(state, State::Reused { .. })
+            step.work.needs() != Needs::Device
+                || matches!(state, State::Reused { .. } | State::Unwanted)
         };
         let on_cpu = plan.steps.iter().zip(states).all(idle) || session.device()?.is_cpu();
         Ok(Sizes { net: 4, cpu: jobs, device: if on_cpu { jobs } else { 1 } })
@@ -167,6 +172,7 @@ fn planned(run: &str, states: &[State]) -> Event {
         reused: count(|state| matches!(state, State::Reused { .. })),
         to_run: count(|state| matches!(state, State::ToRun { .. })),
         after: count(|state| matches!(state, State::After)),
+        unwanted: count(|state| matches!(state, State::Unwanted)),
     }
 }
 
@@ -178,6 +184,7 @@ fn ended(run: &str, tally: &Tally, steps: usize, start: Instant) -> Event {
         ran: tally.ran,
         failed: tally.failed.len(),
         not_run: tally.not_run,
+        unwanted: tally.unwanted,
         seconds: start.elapsed().as_secs_f64(),
         stopped: tally.stopped,
     }
@@ -192,6 +199,7 @@ fn finish(description: &mut Value, tally: &Tally, start: Instant) {
     description["ran"] = json!(tally.ran);
     description["failed"] = json!(tally.failed.iter().map(|(step, _)| step).collect::<Vec<_>>());
     description["not_run"] = json!(tally.not_run);
+    description["unwanted"] = json!(tally.unwanted);
     description["stopped"] = json!(tally.stopped);
     description["seconds"] = json!(start.elapsed().as_secs_f64());
 }

@@ -10,9 +10,10 @@ use std::{
 };
 
 use anyhow::Result;
-use artifacts::Digest;
+use artifacts::{Digest, Found};
 use stages::{
     error::Error,
+    metric,
     session::Session,
     stage::{Needs, Place},
 };
@@ -24,6 +25,7 @@ pub use work::Shop;
 use crate::{
     event::{Event, Sink},
     plan::{Leads, Places, Plan, State, Step},
+    stopping::{self, Gate, News, Verdicts},
 };
 use pools::Queue;
 use work::{Job, Made, Message, perform};
@@ -48,10 +50,25 @@ pub struct Tally {
     pub failed: Vec<(String, Error)>,
     /// Steps that were not run, because of a failure or a stop.
     pub not_run: usize,
+    /// Steps of rounds after the one at which their federation stopped.
+    pub unwanted: usize,
     /// Whether the user stopped it.
     pub stopped: bool,
     /// The key of every step whose key became known.
     pub keys: BTreeMap<String, Digest>,
+    /// The figures of every step of the plan that is done.
+    pub figures: Vec<Option<Figures>>,
+    /// For each rule of the plan the round after which it stopped.
+    pub stopped_after: Vec<Option<u32>>,
+}
+
+/// What a done step measured, now or when its record was made.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// Its metrics.
+    pub metrics: BTreeMap<String, f64>,
+    /// Wall time (seconds).
+    pub seconds: f64,
 }
 
 /// Runs all steps of `plan` that have no record. `states` is what the plan knows of them.
@@ -117,9 +134,12 @@ struct Coordinator<'a> {
     /// Steps whose bytes were pruned and are needed again.
     again: Vec<bool>,
     reused: Vec<bool>,
+    figures: Vec<Option<Figures>>,
     dependents: Vec<Vec<usize>>,
     /// Steps of other names with the key of one that is queued or running.
     followers: BTreeMap<Digest, Vec<usize>>,
+    /// What the scores so far say of which rounds are wanted.
+    verdicts: Verdicts<'a>,
     /// Records that this run has touched.
     touched: BTreeSet<Digest>,
     pending: VecDeque<usize>,
@@ -157,8 +177,10 @@ impl<'a> Coordinator<'a> {
             keys: vec![None; n],
             again: vec![false; n],
             reused: vec![false; n],
+            figures: vec![None; n],
             dependents,
             followers: BTreeMap::new(),
+            verdicts: Verdicts::new(&plan.stops),
             touched: BTreeSet::new(),
             pending: VecDeque::new(),
             in_flight: 0,
@@ -171,7 +193,7 @@ impl<'a> Coordinator<'a> {
         for (i, state) in states.into_iter().enumerate() {
             if let State::Reused { key, found } = state {
                 self.keys[i] = Some(key);
-                self.reuse(i, key, Output::found(&found), &found.metrics);
+                self.reuse(i, key, &found);
             }
         }
         self.pending.extend(0..self.plan.steps.len());
@@ -201,6 +223,9 @@ impl<'a> Coordinator<'a> {
             return Ok(());
         }
         let step = &self.plan.steps[i];
+        if self.verdicts.gate(&step.stops) != Gate::Open {
+            return Ok(());
+        }
         let Some(inputs) = self.inputs(i)? else { return Ok(()) };
         let resolve = |name: &str| inputs.get(name).map(Place::digest);
         let key = step.action().key(&resolve)?;
@@ -208,7 +233,7 @@ impl<'a> Coordinator<'a> {
         if !self.again[i]
             && let Some(found) = self.shop.store.find(&key)?
         {
-            self.reuse(i, key, Output::found(&found), &found.metrics);
+            self.reuse(i, key, &found);
             self.pending.extend(&self.dependents[i]);
             return Ok(());
         }
@@ -313,30 +338,51 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    fn reuse(&mut self, i: usize, key: Digest, output: Output, metrics: &BTreeMap<String, f64>) {
+    fn reuse(&mut self, i: usize, key: Digest, found: &Found) {
         self.status[i] = Status::Done;
         self.reused[i] = true;
-        self.outputs[i] = Some(output);
+        self.outputs[i] = Some(Output::found(found));
         let step = &self.plan.steps[i];
         self.sink.event(&Event::Reused {
             step: step.name.clone(),
             key: key.to_string(),
             stage: step.work.stage().to_owned(),
         });
-        self.measure(i, metrics);
+        self.measure(i, &found.metrics, found.seconds);
+        self.judge(i, &found.metrics);
     }
 
-    fn measure(&mut self, i: usize, metrics: &BTreeMap<String, f64>) {
+    fn measure(&mut self, i: usize, metrics: &BTreeMap<String, f64>, seconds: f64) {
+        self.figures[i] = Some(Figures { metrics: metrics.clone(), seconds });
         let step = &self.plan.steps[i];
-        for (name, value) in metrics {
+        for (kept, value) in metrics {
+            let (client, name) = metric::split(kept);
             self.sink.event(&Event::Metric {
                 step: step.name.clone(),
-                name: name.clone(),
+                name: name.to_owned(),
                 value: *value,
                 round: step.round,
-                client: step.client,
+                client: client.or(step.client),
                 variant: step.variant.clone(),
             });
+        }
+    }
+
+    /// Lets the rules know of a score, and takes up the steps that waited for it.
+    fn judge(&mut self, i: usize, metrics: &BTreeMap<String, f64>) {
+        let plan = self.plan;
+        match self.verdicts.take(i, metrics) {
+            Ok(News { stopped, decided }) => {
+                for (rule, round) in stopped {
+                    let rule = &plan.stops[rule];
+                    if round < rule.rounds() {
+                        let step = Some(stopping::subject(rule, &plan.steps));
+                        self.sink.event(&Event::Note { step, text: rule.sentence(round) });
+                    }
+                }
+                self.pending.extend(decided);
+            }
+            Err(error) => self.fail(i, error),
         }
     }
 
@@ -383,8 +429,9 @@ impl<'a> Coordinator<'a> {
             seconds: made.seconds,
             bytes: made.bytes,
         });
-        self.measure(i, &made.metrics);
+        self.measure(i, &made.metrics, made.seconds);
         self.done(i, made, false)?;
+        self.judge(i, &made.metrics);
         for &follower in followers {
             self.status[follower] = Status::Unknown;
             self.pending.push_back(follower);
@@ -456,13 +503,20 @@ impl<'a> Coordinator<'a> {
         let reused = (self.status.iter().zip(&self.reused))
             .filter(|(status, reused)| status.is_done() && **reused)
             .count();
+        let is_unwanted = |(status, step): &(&Status, &Step)| {
+            matches!(status, Status::Unknown) && self.verdicts.gate(&step.stops) == Gate::Closed
+        };
+        let unwanted = self.status.iter().zip(&self.plan.steps).filter(is_unwanted).count();
         let named = self.plan.steps.iter().zip(&self.keys);
         Tally {
             reused,
             ran: done - reused,
-            not_run: self.status.len() - done - self.failed.len(),
+            not_run: self.status.len() - done - self.failed.len() - unwanted,
+            unwanted,
             failed: self.failed,
             stopped: self.shop.stop.load(Ordering::Relaxed),
+            stopped_after: self.verdicts.stopped_after().to_vec(),
+            figures: self.figures,
             keys: named.filter_map(|(s, key)| Some((s.name.clone(), (*key)?))).collect(),
         }
     }
@@ -476,3 +530,6 @@ fn no_entry(step: &str, part: Option<&str>, entries: &[String]) -> Error {
         there.join(", ")
     ))
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,7 +36,9 @@ impl Bars {
 
     fn count(&mut self, event: &Event) {
         match event {
-            Event::Planned { steps, .. } => self.bar.set_length(*steps as u64),
+            Event::Planned { steps, unwanted, .. } => {
+                self.bar.set_length((*steps - *unwanted) as u64);
+            }
             Event::Reused { .. } => self.bar.inc(1),
             Event::Started { step, .. } => {
                 self.running.insert(step.clone(), String::new());
@@ -51,7 +53,7 @@ impl Bars {
                 self.bar.inc(1);
             }
             Event::Ended { .. } => self.bar.finish_and_clear(),
-            Event::Metric { .. } | Event::Note { .. } => return,
+            Event::Metric { .. } | Event::Note { .. } | Event::Table(_) => return,
         }
         let running: Vec<_> =
             self.running.iter().map(|(step, far)| format!("{step}{far}")).collect();
@@ -129,7 +131,10 @@ mod tests {
             device: None,
         };
         let (run, key, stage) = (String::new(), String::new(), "train".to_owned());
-        bars.see(&Event::Planned { run, steps: 4, reused: 1, to_run: 2, after: 1 }, 0.0);
+        bars.see(
+            &Event::Planned { run, steps: 4, reused: 1, to_run: 2, after: 1, unwanted: 0 },
+            0.0,
+        );
         bars.see(
             &Event::Reused { step: step("base"), key: key.clone(), stage: stage.clone() },
             0.0,

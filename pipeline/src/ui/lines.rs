@@ -55,7 +55,7 @@ mod tests {
                 step,
                 name: text(2),
                 value: text(3).parse().unwrap(),
-                client: None,
+                client: text(4).parse().ok(),
                 variant: None,
             },
             "failed" => Event::Failed {
@@ -66,11 +66,12 @@ mod tests {
             "note" => Event::Note { step: Some(step), text: text(2) },
             _ => Event::Ended {
                 run: "r-1".to_owned(),
-                steps: number(1) + number(2) + number(3) + number(4),
+                steps: number(1) + number(2) + number(3) + number(4) + number(6),
                 reused: number(1),
                 ran: number(2),
                 failed: number(3),
                 not_run: number(4),
+                unwanted: number(6),
                 seconds: 61.4,
                 stopped: text(5) == "stopped",
             },
@@ -93,6 +94,7 @@ mod tests {
         started score/round-001 evaluate
         finished score/round-001 evaluate
         metric score/round-001 accuracy 0.8125
+        metric score/round-001 accuracy 0.125 7
         metric score/round-001 loss 0.663
         metric score/round-001 macro_f1 0.5
         reused fed/round-002/client-000 train

@@ -6,6 +6,7 @@ mod lines;
 mod out;
 mod scores;
 pub mod style;
+mod table;
 mod wording;
 
 pub use bars::Bars;

@@ -3,9 +3,12 @@
 use super::Volume;
 use super::scores::Scores;
 use super::style::{BAD, GOOD, NOTE, count, duration, size};
+use super::table;
 use crate::event::Event;
+use crate::table::Table;
 use anstyle::Style;
 use indexmap::IndexMap;
+use stages::export;
 use std::collections::BTreeSet;
 
 /// Turns events into lines. Local training of a round's clients is one line.
@@ -21,6 +24,8 @@ pub(super) struct Wording {
     /// A step that is done, but whose metrics may still come.
     held: Option<Held>,
     scores: Scores,
+    /// What the variants of a sweep came to, told instead of the scores.
+    table: Option<Table>,
 }
 
 struct Round {
@@ -59,7 +64,9 @@ impl Wording {
                 if name == "accuracy" && client.is_none() {
                     self.scores.add(step, *round, *value);
                 }
-                if let Some(held) = &mut self.held {
+                // Those of single clients would flood a score's line.
+                let is_own = client.is_none() || export::is_of_client(step);
+                if let Some(held) = self.held.as_mut().filter(|_| is_own) {
                     held.metrics.push((name.clone(), *value));
                 }
             }
@@ -74,6 +81,7 @@ impl Wording {
                 lines.push(verb(BAD, "Failed", &format!("{step}: {message}")));
                 lines.extend(hint.as_ref().map(|hint| verb(NOTE, "Hint", hint)));
             }
+            Event::Table(table) => self.table = Some(table.clone()),
             Event::Ended { .. } => lines.extend(self.ended(event)),
         }
         lines
@@ -115,6 +123,8 @@ impl Wording {
         if let Some(round) = known {
             round.clients += 1;
             round.done = at;
+        } else if stage == "shard loss" && self.volume != Volume::Verbose {
+            // A part of the round, as its clients' training is.
         } else if stage != "aggregate" || !self.trained.contains(step) {
             let sized = matches!(stage, "model" | "dataset") || self.volume == Volume::Verbose;
             let mut details = Vec::new();
@@ -155,7 +165,8 @@ impl Wording {
     }
 
     fn ended(&mut self, event: &Event) -> Vec<String> {
-        let Event::Ended { run, steps, reused, ran, failed, not_run, seconds, stopped } = event
+        let Event::Ended { run, steps, reused, ran, failed, not_run, unwanted, seconds, stopped } =
+            event
         else {
             return Vec::new();
         };
@@ -170,12 +181,21 @@ impl Wording {
         let steps = count(*steps as u64, "step");
         lines.push(verb(style, word, &format!("{steps} in {}, run {run}", duration(*seconds))));
         if self.volume > Volume::Quiet {
-            let counts =
-                [(ran, "done"), (reused, "reused"), (failed, "failed"), (not_run, "not run")];
+            let counts = [
+                (ran, "done"),
+                (reused, "reused"),
+                (failed, "failed"),
+                (not_run, "not run"),
+                (unwanted, "not wanted, stopped early"),
+            ];
             let counts = counts.into_iter().filter(|(count, _)| **count > 0);
             lines.extend(counts.map(|(count, what)| format!("{count:>12} {what}")));
-            let scores = self.scores.rows().into_iter();
-            lines.extend(scores.map(|(value, what)| format!("{value:>12} {what}")));
+            if let Some(table) = &self.table {
+                lines.extend(table::lines(table));
+            } else {
+                let scores = self.scores.rows().into_iter();
+                lines.extend(scores.map(|(value, what)| format!("{value:>12} {what}")));
+            }
         }
         lines
     }
@@ -193,10 +213,11 @@ fn done_word(stage: &str) -> &'static str {
         "model" | "dataset" => "Fetched",
         "tokenize" => "Tokenized",
         "partition" => "Split",
-        "init" => "Prepared",
+        "init" | "init core" => "Prepared",
         "train" => "Trained",
         "aggregate" => "Averaged",
         "evaluate" => "Scored",
+        "shard loss" => "Measured",
         _ => "Made",
     }
 }
