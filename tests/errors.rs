@@ -6,7 +6,7 @@ use crate::harness::{Space, graph, project, sentences};
 
 /// Runs `graph.ron` with edits, and looks that it was refused with all of `words`.
 #[track_caller]
-fn refused(space: &Space, sets: &[&str], words: &[&str]) {
+pub(crate) fn refused(space: &Space, sets: &[&str], words: &[&str]) {
     let mut args = vec!["run", "graph.ron"];
     for set in sets {
         args.extend(["--set", set]);

@@ -6,12 +6,17 @@
 mod cli;
 mod errors;
 mod export;
+mod exported;
+mod federated;
 mod gc;
 mod graphs;
 mod harness;
 mod hub;
 mod hub_refusals;
 mod hub_server;
+mod partition;
 mod resume;
 mod reuse;
+mod stopping;
+mod table;
 mod tasks;

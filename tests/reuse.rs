@@ -43,7 +43,12 @@ fn why_names_the_field_and_its_two_values() {
         why("fed/round-002/client-001", "fed.lora.rank=2"),
         "lora.rank 4 -> 2 in fed/init\n"
     );
-    assert_eq!(why("score", "shards.clients=4"), "clients 3 -> 4 in shards\n");
+    let clients = why("score", "shards.clients=4");
+    assert!(clients.ends_with("clients 3 -> 4 in shards\n"), "{clients}");
+    assert!(
+        clients.contains("session.members [0,1,2] -> [0,1,2,3] in fed/round-001\n"),
+        "{clients}"
+    );
     let lr = why("fed", "fed.local.optimizer=AdamW(lr: 1e-4)");
     assert!(lr.contains("local.optimizer.AdamW.lr 0.001 -> 0.0001 in fed/round-00"), "{lr}");
     let reused = space.fedpipe(&["why", "fed/init", "graph.ron"]).fine().stdout;

@@ -114,8 +114,8 @@ fn a_head_is_shared_local_or_frozen() {
     shared.fedpipe(&["run", "graph.ron"]).fine();
     assert!(!is_as_at_the_start(&shared, "fed/round-002"), "it is trained and averaged");
     let local = with("head: Local,");
-    let mean = metric(&local, "score/round-002", "accuracy");
-    assert!(metric(&local, "score/round-002", "worst_accuracy") <= mean);
+    let mean = metric(&local, "score/round-002", "client_accuracy");
+    assert!(metric(&local, "score/round-002", "worst_client_accuracy") <= mean);
     let why = local.fedpipe(&["why", "fed", "graph.ron", "--set", "fed.head=Shared"]).fine();
     assert!(why.stdout.contains("head"), "{}", why.stdout);
     // The first round's local training is the same, whoever gets the head.

@@ -45,9 +45,13 @@ impl<'a> Check<'a> {
         Self { nodes, sources, seed, complaints: Vec::new(), configs, corpora }
     }
 
-    /// Checks all nodes and gives what was found, in the order of the graph.
-    pub fn all(nodes: &'a IndexMap<String, Node>, sources: &'a dyn Sources) -> Vec<Complaint> {
-        let mut check = Self::new(nodes, 0, sources);
+    /// Checks all nodes of a graph with this seed and gives what was found, in the order of the graph.
+    pub fn all(
+        nodes: &'a IndexMap<String, Node>,
+        seed: u64,
+        sources: &'a dyn Sources,
+    ) -> Vec<Complaint> {
+        let mut check = Self::new(nodes, seed, sources);
         for (name, node) in nodes {
             node.check(name, &mut check);
         }

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{evaluate::EvaluateError, local_train::TrainError};
+use crate::{evaluate::EvaluateError, local_train::TrainError, peft::CoreError};
 
 /// Why a step, or the check before it, failed.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +90,12 @@ macro_rules! from_input {
     };
 }
 
-from_input!(crate::model::ConfigError, crate::model::LoraError, crate::model::WeightsError);
+from_input!(
+    crate::model::ConfigError,
+    crate::model::LoraError,
+    crate::model::WeightsError,
+    crate::privacy::PrivacyError,
+);
 
 /// What a part of the work says of files that fedpipe wrote itself, or of the work.
 macro_rules! from_failure {
@@ -105,9 +110,19 @@ macro_rules! from_failure {
 
 from_failure!(
     crate::aggregate::AggregateError,
+    crate::codec::CodecError,
     crate::peft::AdapterError,
     crate::token_set::TokenSetError,
 );
+
+impl From<CoreError> for Error {
+    fn from(error: CoreError) -> Self {
+        match error {
+            CoreError::Stopped => Self::Stopped,
+            other => Self::input(other.to_string()),
+        }
+    }
+}
 
 impl From<TrainError> for Error {
     fn from(error: TrainError) -> Self {

@@ -4,10 +4,10 @@ use artifacts::Blob;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    edge::{Artifact, Open, Opened},
+    edge::{Artifact, Open, Opened, TreeView},
     error::Result,
     model::LoraConfig,
-    peft::AdapterTensors,
+    peft::{AdapterTensors, Delta},
     token_set::TokenSet,
 };
 
@@ -46,10 +46,12 @@ trees! {
     Corpus = "corpus";
     /// Token ids: one [`TokenSet`] a split, `labels.json`, and `info.json` on how it was made.
     Tokens = "tokens";
-    /// One [`TokenSet`] a client, `labels.json`, and `skew.json`.
+    /// One [`TokenSet`] a client, `skew.json`, and `indices.json`.
     Shards = "shards";
-    /// One file of figures, `scores.json`.
+    /// Figures of an evaluation: `scores.json`, and those of the clients of a federation in `clients.json`.
     Scores = "scores";
+    /// How an adapter did on one client's own examples, `loss.json`.
+    ShardScore = "shard score";
 }
 
 impl Artifact for TokenSet {
@@ -104,6 +106,9 @@ pub struct Trained {
     pub mean_loss: f64,
     /// Training loss of the last step.
     pub last_loss: f64,
+    /// The rank before training, where the client has pruned it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruned_from: Option<usize>,
 }
 
 /// A LoRA adapter, with a classifier where classes are told by one.
@@ -114,6 +119,9 @@ pub struct Adapter {
     pub tensors: AdapterTensors,
     /// Present if it comes from a local training.
     pub trained: Option<Trained>,
+    /// What rules have added to the base that it stands on; a client's adapter does not repeat that of the adapter
+    /// that it started from.
+    pub delta: Option<Delta>,
 }
 
 impl Adapter {
@@ -123,6 +131,36 @@ impl Adapter {
     pub const TENSORS: &'static str = "adapter.safetensors";
     /// The entry with the counts.
     pub const TRAINED: &'static str = "training.json";
+    /// The entry with what was added to the base.
+    pub const DELTA: &'static str = "delta.safetensors";
+    /// The entry with what the server remembers from round to round.
+    pub const STATE: &'static str = "server.safetensors";
+    /// The entry with a client's control variate (SCAFFOLD).
+    pub const CONTROL: &'static str = "control.safetensors";
+    /// The entry with how that has changed, which the client sends.
+    pub const CONTROL_CHANGE: &'static str = "control_change.safetensors";
+    /// The entry with what stands in for a global adapter where there is none.
+    pub const STAND_IN: &'static str = "approximate.safetensors";
+
+    /// What stands in for the adapter when it is exported: under FedSA-LoRA each client keeps its own B, so that there
+    /// is no global adapter, and the means of all A and of all B are an approximation. It is nothing to train from or
+    /// to score, so it is only read when it is asked for.
+    ///
+    /// # Errors
+    /// Its bytes are missing or damaged.
+    pub fn stand_in(view: &TreeView<'_>) -> Result<Option<AdapterTensors>> {
+        let bytes = view.blob_if_there(Self::STAND_IN)?;
+        Ok(bytes.map(|bytes| AdapterTensors::from_safetensors(&bytes)).transpose()?)
+    }
+
+    /// What the adapter in `view` has added to its base, without the rest of it.
+    ///
+    /// # Errors
+    /// Its bytes are missing or damaged.
+    pub fn delta(view: &TreeView<'_>) -> Result<Option<Delta>> {
+        let bytes = view.blob_if_there(Self::DELTA)?;
+        Ok(bytes.map(|bytes| Delta::from_safetensors(&bytes)).transpose()?)
+    }
 }
 
 impl Artifact for Adapter {
@@ -140,6 +178,7 @@ impl Open for Adapter {
             config: view.json(Self::CONFIG)?,
             tensors: AdapterTensors::from_safetensors(&view.blob(Self::TENSORS)?)?,
             trained,
+            delta: Self::delta(&view)?,
         })
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod aggregate;
 pub mod check;
+pub mod codec;
 pub mod corpus;
 pub mod device;
 pub mod download;
@@ -15,21 +16,29 @@ pub mod edge;
 pub mod error;
 pub mod evaluate;
 pub mod export;
+pub mod federate;
 pub mod fit;
 pub mod kinds;
+pub mod ledger;
+pub mod linear;
 pub mod local_train;
+pub mod metric;
 pub mod model;
 pub mod node;
 pub mod objective;
 pub mod partition;
 pub mod parts;
 pub mod peft;
+pub mod privacy;
 pub mod rows;
+#[cfg(test)]
+mod scratch;
 pub mod seed;
 pub mod session;
 pub mod shuffle;
 pub mod stage;
 pub mod steps;
+pub mod stop;
 pub mod token_set;
 pub mod tokenize;
 pub mod unroll;

@@ -32,6 +32,7 @@ macro_rules! stages {
         /// One named stage of a graph.
         #[derive(Debug, Serialize, Deserialize)]
         #[serde(deny_unknown_fields)]
+        #[expect(clippy::large_enum_variant, reason = "a graph has a handful of them")]
         pub enum Node {
             $(#[doc = $about] $stage($stage),)*
         }

@@ -13,10 +13,13 @@ use crate::{
     download::Kind,
     edge::{Artifact, In},
     error::Result,
-    kinds::Adapter,
+    federate::Own,
+    kinds::{Adapter, File, Shards},
     node::Node,
+    parts::Parts,
     seed,
     stage::{Stage, Work},
+    stop::Stop,
 };
 
 /// One step of the unrolled DAG.
@@ -58,8 +61,25 @@ pub trait Sources {
     fn folder(&self, stage: &str, field: &str) -> PathBuf;
 }
 
-/// The number of a round, the adapter after it, and the clients' own adapters where they keep their classifiers.
-type Round = (u32, String, Vec<String>);
+/// What there is after a round.
+#[derive(Clone, Debug)]
+pub struct RoundOf {
+    /// Its number; 0 is what comes before the first.
+    pub round: u32,
+    /// The global adapter.
+    pub adapter: In<Adapter>,
+    /// The clients' own adapters, where they keep something to themselves.
+    pub own: Vec<Own>,
+    /// What they keep.
+    pub keeps: Parts,
+}
+
+impl RoundOf {
+    /// A round after which there is one adapter for all.
+    pub fn plain(round: u32, adapter: &In<Adapter>) -> Self {
+        Self { round, adapter: adapter.clone(), own: Vec::new(), keeps: Parts::NONE }
+    }
+}
 
 /// Collects steps while nodes unroll, in an order in which every edge leads backwards.
 pub struct Unroll<'a> {
@@ -68,7 +88,9 @@ pub struct Unroll<'a> {
     seed: u64,
     steps: Vec<Step>,
     outputs: BTreeMap<String, usize>,
-    rounds: BTreeMap<String, Vec<Round>>,
+    rounds: BTreeMap<String, Vec<RoundOf>>,
+    skews: BTreeMap<String, In<File>>,
+    stops: Vec<Stop>,
 }
 
 impl<'a> Unroll<'a> {
@@ -81,6 +103,8 @@ impl<'a> Unroll<'a> {
             steps: Vec::new(),
             outputs: BTreeMap::new(),
             rounds: BTreeMap::new(),
+            skews: BTreeMap::new(),
+            stops: Vec::new(),
         }
     }
 
@@ -149,22 +173,34 @@ impl<'a> Unroll<'a> {
         }
     }
 
-    /// Records that `name` has an adapter after `round`; `own` are those of its clients, where each keeps its
-    /// classifier to itself.
-    pub fn round(&mut self, name: &str, round: u32, adapter: &In<Adapter>, own: &[In<Adapter>]) {
-        let own = own.iter().map(|client| client.name().to_owned()).collect();
-        let rounds = self.rounds.entry(name.to_owned()).or_default();
-        rounds.push((round, adapter.name().to_owned(), own));
+    /// Records what `name` has after a round.
+    pub fn round(&mut self, name: &str, round: RoundOf) {
+        self.rounds.entry(name.to_owned()).or_default().push(round);
     }
 
-    /// The adapters of a stage by round, round 0 first, or nothing if it has no rounds; with each those of the
-    /// clients, where each keeps its classifier to itself.
-    pub fn rounds_of(&self, name: &str) -> Vec<(u32, In<Adapter>, Vec<In<Adapter>>)> {
-        let rounds = self.rounds.get(name).into_iter().flatten();
-        let edges = |(round, adapter, own): &Round| {
-            (*round, In::named(adapter), own.iter().map(In::named).collect())
-        };
-        rounds.map(edges).collect()
+    /// What a stage has after each round, round 0 first, or nothing if it has no rounds.
+    pub fn rounds_of(&self, name: &str) -> Vec<RoundOf> {
+        self.rounds.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Records that the clients of `name` have these shards.
+    pub fn skew(&mut self, name: &str, shards: &In<Shards>) {
+        self.skews.insert(name.to_owned(), shards.part("skew.json"));
+    }
+
+    /// Which labels the clients of a stage have, if it has clients.
+    pub fn skew_of(&self, name: &str) -> Option<In<File>> {
+        self.skews.get(name).cloned()
+    }
+
+    /// Says that the rounds of a federation may end early, by a rule.
+    pub fn stop(&mut self, stop: Stop) {
+        self.stops.push(stop);
+    }
+
+    /// The rules by which rounds may end early.
+    pub fn stops(&self) -> &[Stop] {
+        &self.stops
     }
 
     /// The steps, and which of them each name stands for.

@@ -1,5 +1,6 @@
 //! How well a base does, with an adapter or without one.
 
+mod clients;
 mod metrics;
 mod predictions;
 
@@ -8,6 +9,7 @@ use std::ops::ControlFlow;
 use burn::tensor::{Tensor, TensorData};
 use thiserror::Error;
 
+pub use clients::{ClientScore, Spread, expected_accuracy};
 pub use metrics::{ClassScore, Scores, TokenScores};
 pub use predictions::{ClassLogits, TokenLogProbs};
 
@@ -106,6 +108,25 @@ pub fn classes(
     Ok(results.into_iter().map(|values| ClassLogits { classes, values }).collect())
 }
 
+/// The mean cross-entropy over `data`, in nats: by example, or by token where they are completions.
+///
+/// # Panics
+/// Where a causal head is needed and was not loaded.
+pub fn mean_loss(
+    base: &Base,
+    adapted: Option<Adapted<'_>>,
+    data: &TokenSet,
+    batch: usize,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<f64, EvaluateError> {
+    if matches!(data.objective(), Objective::Complete(_)) {
+        return Ok(TokenScores::of(&tokens(base, adapted, data, batch, progress)?).loss);
+    }
+    let found = classes(base, adapted, &[], data, batch, progress)?;
+    let loss = found.first().map(|logits| Scores::of(logits, data.labels()).loss);
+    loss.ok_or(EvaluateError::Empty)
+}
+
 /// The log probability of every token of the completions of `data`.
 ///
 /// # Panics
@@ -168,9 +189,9 @@ fn sweep(
 
 fn factors(base: &Base, adapted: Adapted<'_>) -> Result<Factors, EvaluateError> {
     let Adapted { adapter, lora } = adapted;
-    let layout = Layout::new(base.config(), lora, adapter.classes())?;
+    let layout = Layout::of(base.config(), lora, adapter)?;
     let flat = layout.stack(&[layout.pack(adapter, &layout)?], base.device());
-    Ok(Factors::new(&layout, &layout.split(&flat), &[&layout], base.device()))
+    Ok(Factors::new(&[(&layout, &layout.split(&flat))], &[&layout], base.device()))
 }
 
 /// The heads `[1, classes, hidden]` that hidden states are read by; none where labels have several tokens.

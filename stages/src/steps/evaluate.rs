@@ -1,22 +1,29 @@
 //! How good a base is, with an adapter or without one.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     check::Check,
     edge::In,
     error::{Error, Result},
-    evaluate::{self, Adapted, ClassLogits, Classifier},
-    kinds::{Adapter, ModelFiles, Scores, Tokens},
-    model::Base,
+    evaluate::{
+        self, Adapted, ClassLogits, Classifier, ClientScore, Spread, TokenLogProbs, TokenScores,
+        expected_accuracy,
+    },
+    federate::{self, Own},
+    kinds::{Adapter, File, ModelFiles, Scores, Tokens},
+    model::{Base, LoraConfig},
     node::{GraphStage, Node},
     objective::Objective,
-    peft::SCORE,
+    parts::Parts,
+    peft::{AdapterTensors, SCORE},
     stage::{Context, Needs, Stage},
-    steps::{model::load_base, tokenize::task_of},
+    steps::{model::load_base, partition, tokenize::task_of},
     token_set::TokenSet,
     tokenize::Task,
-    unroll::Unroll,
+    unroll::{RoundOf, Unroll},
 };
 
 /// On one split: accuracy, loss, macro-F1, confusion counts and the figures of each class where there are labels;
@@ -45,10 +52,15 @@ pub struct Evaluate {
     /// Examples in a batch. It cannot change a figure by more than rounding, so it is in no key.
     #[serde(default = "sixty_four", skip_serializing)]
     pub batch: usize,
-    /// The clients' own adapters, where each keeps its classifier to itself: the scores are the means over these
-    /// classifiers on top of `adapter`.
+    /// The clients' own last adapters, where each keeps something to itself: the scores are the means over these.
     #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
-    heads: Vec<In<Adapter>>,
+    own: Vec<Own>,
+    /// What the clients keep to themselves.
+    #[serde(skip_deserializing, skip_serializing_if = "Parts::is_none")]
+    keeps: Parts,
+    /// Which labels the clients of the federation have.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    skew: Option<In<File>>,
 }
 
 fn validation() -> String {
@@ -112,20 +124,21 @@ impl GraphStage for Evaluate {
     }
 
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {
-        let rounds = match &self.adapter {
-            Some(adapter) => to.rounds_of(adapter.name()),
-            None => Vec::new(),
+        let (rounds, skew) = match &self.adapter {
+            Some(adapter) => (to.rounds_of(adapter.name()), to.skew_of(adapter.name())),
+            None => (Vec::new(), None),
         };
-        let Some((last, ..)) = rounds.last().cloned() else {
+        let Some(last) = rounds.last().map(|round| round.round) else {
             to.add(name, self.clone());
             return Ok(());
         };
         let mut scored = None;
-        for (round, adapter, heads) in rounds {
+        for RoundOf { round, adapter, own, keeps } in rounds {
             let due =
                 if round == 0 { self.untrained } else { round % self.every == 0 || round == last };
             if due {
-                let step = Self { adapter: Some(adapter), heads, ..self.clone() };
+                let skew = skew.clone();
+                let step = Self { adapter: Some(adapter), own, keeps, skew, ..self.clone() };
                 scored =
                     Some(to.add_for(format!("{name}/round-{round:03}"), step, Some(round), None));
             }
@@ -156,17 +169,65 @@ impl Stage for Evaluate {
                 self.split
             )));
         }
-        let base = load_base(cx, &self.base, set.objective().is_causal())?;
+        let base = load_base(cx, &self.base, set.objective().is_causal(), self.adapter.as_ref())?;
         let adapter = self.adapter.as_ref().map(|adapter| cx.open(adapter)).transpose()?;
-        let with = adapter
-            .as_ref()
-            .map(|adapter| Adapted { adapter: &adapter.tensors, lora: &adapter.config.lora });
+        let table = match &self.skew {
+            Some(skew) => partition::label_table(&cx.open(skew)?.0)?,
+            None => Vec::new(),
+        };
+        let mut models: Vec<Model> = Vec::with_capacity(self.own.len() + 1);
+        let mut whose: Vec<usize> = Vec::new();
+        if let Some(global) = &adapter {
+            for own in &self.own {
+                let own = cx.open(&own.adapter)?;
+                let lora = own.config.lora.clone();
+                let tensors = federate::of_client(global, Some(&own), self.keeps, &lora)?;
+                models.push(Some((tensors, lora)));
+            }
+            // Clients that have never taken part have what all began with.
+            let place = |client: u32| self.own.iter().position(|own| own.client == client);
+            whose = (0..).zip(&table).map(|(k, _)| place(k).unwrap_or(models.len())).collect();
+            if self.own.is_empty() || whose.contains(&models.len()) {
+                models.push(Some((global.tensors.clone(), global.config.lora.clone())));
+            }
+        }
+        if models.is_empty() {
+            models.push(None);
+        }
+        if self.own.is_empty() || whose.is_empty() {
+            whose = (0..models.len()).collect();
+        }
+        let parties = Parties { models, whose, table };
         if is_completion {
-            self.score_tokens(cx, &base, with, &set)
+            self.score_tokens(cx, &base, &parties, &set)
         } else {
-            self.score_classes(cx, &base, with, &set)
+            self.score_classes(cx, &base, &parties, &set)
         }
     }
+}
+
+/// A model's adapter and its settings; none for the base itself.
+type Model = Option<(AdapterTensors, LoraConfig)>;
+
+/// What is scored.
+struct Parties {
+    /// One model for all, or those of the clients that have one of their own, and last that of the others.
+    models: Vec<Model>,
+    /// The models that the figures are means over: that of each client, where clients have their own.
+    whose: Vec<usize>,
+    /// How many examples of each class each client has.
+    table: Vec<Vec<usize>>,
+}
+
+impl Parties {
+    /// The mean of a figure of the models.
+    fn mean<S>(&self, scores: &[S], of: fn(&S) -> f64) -> f64 {
+        self.whose.iter().map(|&at| of(&scores[at])).sum::<f64>() / self.whose.len() as f64
+    }
+}
+
+fn adapted(model: &Model) -> Option<Adapted<'_>> {
+    model.as_ref().map(|(adapter, lora)| Adapted { adapter, lora })
 }
 
 impl Evaluate {
@@ -174,67 +235,114 @@ impl Evaluate {
         &self,
         cx: &mut Context<'_>,
         base: &Base,
-        adapted: Option<Adapted<'_>>,
+        parties: &Parties,
         set: &TokenSet,
     ) -> Result<()> {
-        let found = evaluate::tokens(base, adapted, set, self.batch, &mut |at| {
-            cx.progress(at.step, at.steps, "batches");
-            cx.go_on()
-        })?;
-        let scores = evaluate::TokenScores::of(&found);
-        cx.metric("token_accuracy", scores.token_accuracy);
-        cx.metric("loss", scores.loss);
-        cx.metric("perplexity", scores.perplexity);
-        cx.out().bytes(PREDICTIONS, &found.to_safetensors())?;
-        cx.write_json(SCORES, &scores)
+        let mut all = Vec::with_capacity(parties.models.len());
+        for model in &parties.models {
+            let found = evaluate::tokens(base, adapted(model), set, self.batch, &mut |at| {
+                cx.progress(at.step, at.steps, "batches");
+                cx.go_on()
+            })?;
+            all.push(found);
+        }
+        let scores: Vec<TokenScores> = all.iter().map(TokenScores::of).collect();
+        let mean = |of| parties.mean(&scores, of);
+        cx.metric("token_accuracy", mean(|scores| scores.token_accuracy));
+        cx.metric("loss", mean(|scores| scores.loss));
+        cx.metric("perplexity", mean(|scores| scores.perplexity));
+        self.write(cx, &scores, &all.iter().map(TokenLogProbs::to_safetensors).collect::<Vec<_>>())
     }
 
     fn score_classes(
         &self,
         cx: &mut Context<'_>,
         base: &Base,
-        adapted: Option<Adapted<'_>>,
+        parties: &Parties,
         set: &TokenSet,
     ) -> Result<()> {
-        let mut own = Vec::with_capacity(self.heads.len());
-        for head in &self.heads {
-            own.push(cx.open(head)?);
+        let models = &parties.models;
+        let mut found = Vec::with_capacity(models.len());
+        // Where the classifiers alone differ, one pass over the base serves them all.
+        let lora = |model: &Model| model.as_ref().map(|(_, lora)| lora.clone());
+        let shared = self.keeps == Parts::HEAD
+            && models.len() > 1
+            && models.iter().all(|model| lora(model) == lora(&models[0]));
+        let classifiers: Vec<Classifier<'_>> = if shared {
+            models.iter().flatten().filter_map(|(own, _)| own.get(SCORE)).collect()
+        } else {
+            Vec::new()
+        };
+        for model in &models[..if shared { 1 } else { models.len() }] {
+            let logits = evaluate::classes(
+                base,
+                adapted(model),
+                &classifiers,
+                set,
+                self.batch,
+                &mut |at| {
+                    cx.progress(at.step, at.steps, "batches");
+                    cx.go_on()
+                },
+            )?;
+            found.extend(logits);
         }
-        let classifiers: Vec<Classifier<'_>> =
-            own.iter().filter_map(|client| client.tensors.get(SCORE)).collect();
-        let found = evaluate::classes(base, adapted, &classifiers, set, self.batch, &mut |at| {
-            cx.progress(at.step, at.steps, "batches");
-            cx.go_on()
-        })?;
         let scores: Vec<evaluate::Scores> =
             found.iter().map(|logits| evaluate::Scores::of(logits, set.labels())).collect();
-        let mean = |of: fn(&evaluate::Scores) -> f64| {
-            scores.iter().map(of).sum::<f64>() / scores.len() as f64
-        };
+        let mean = |of| parties.mean(&scores, of);
         cx.metric("accuracy", mean(|scores| scores.accuracy));
         cx.metric("loss", mean(|scores| scores.loss));
         cx.metric("macro_f1", mean(|scores| scores.macro_f1));
-        match (found.as_slice(), scores.as_slice()) {
-            ([logits], [scores]) if self.heads.is_empty() => {
-                cx.out().bytes(PREDICTIONS, &logits.to_safetensors())?;
-                cx.write_json(SCORES, scores)
-            }
-            (found, scores) => {
-                let worst = scores.iter().map(|scores| scores.accuracy).fold(1.0, f64::min);
-                cx.metric("worst_accuracy", worst);
-                cx.out().bytes(PREDICTIONS, &joined(found).to_safetensors())?;
-                let clients: Vec<&str> = self.heads.iter().map(In::name).collect();
-                cx.write_json(SCORES, &serde_json::json!({ "clients": clients, "scores": scores }))
-            }
+        Self::score_clients(cx, &scores, parties)?;
+        self.write(cx, &scores, &found.iter().map(ClassLogits::to_safetensors).collect::<Vec<_>>())
+    }
+
+    /// What each client of the federation can expect, by its own labels and, where it has one, its own model.
+    fn score_clients(
+        cx: &mut Context<'_>,
+        scores: &[evaluate::Scores],
+        parties: &Parties,
+    ) -> Result<()> {
+        let of = |client: usize| match scores {
+            [all] => Some(all),
+            _ => parties.whose.get(client).map(|&at| &scores[at]),
+        };
+        let seen = (0..).zip(parties.table.iter().enumerate());
+        let seen = seen.filter_map(|(client, (at, counts))| {
+            let accuracy = expected_accuracy(of(at)?, counts)?;
+            Some(ClientScore { client, accuracy })
+        });
+        let Some(spread) = Spread::of(seen.collect()) else { return Ok(()) };
+        cx.metric("client_accuracy", spread.mean);
+        cx.metric("worst_client_accuracy", spread.worst);
+        cx.metric("bottom_decile_accuracy", spread.bottom_decile);
+        cx.metric("client_accuracy_variance", spread.variance);
+        for &ClientScore { client, accuracy } in &spread.clients {
+            cx.client_metric(client, "accuracy", accuracy);
         }
+        cx.write_json(CLIENTS, &spread)
+    }
+
+    /// Writes the figures and what they were counted from: of one model, or of each client's.
+    fn write<S: Serialize>(
+        &self,
+        cx: &mut Context<'_>,
+        scores: &[S],
+        predictions: &[Vec<u8>],
+    ) -> Result<()> {
+        if let ([scores], [predictions], true) = (scores, predictions, self.own.is_empty()) {
+            cx.out().bytes(PREDICTIONS, predictions)?;
+            return cx.write_json(SCORES, scores);
+        }
+        let names: Vec<String> = self.own.iter().map(|own| partition::client(own.client)).collect();
+        for (name, predictions) in names.iter().zip(predictions) {
+            cx.out().bytes(&format!("{name}/{PREDICTIONS}"), predictions)?;
+        }
+        let by_client: BTreeMap<&String, &S> = names.iter().zip(scores).collect();
+        cx.write_json(SCORES, &serde_json::json!({ "clients": by_client }))
     }
 }
 
 const SCORES: &str = "scores.json";
 const PREDICTIONS: &str = "predictions.safetensors";
-
-/// The logits of all clients, one client's examples after the other's.
-fn joined(all: &[ClassLogits]) -> ClassLogits {
-    let classes = all.first().map_or(0, |logits| logits.classes);
-    ClassLogits { classes, values: all.iter().flat_map(|logits| &logits.values).copied().collect() }
-}
+const CLIENTS: &str = "clients.json";

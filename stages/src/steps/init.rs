@@ -6,10 +6,11 @@ use crate::{
     check::Check,
     edge::In,
     error::{Error, Result},
-    kinds::{Adapter, AdapterConfig, File},
-    model::{Config, LoraConfig},
+    kinds::{Adapter, AdapterConfig, File, ModelFiles},
+    model::{Checkpoint, Config, LoraConfig},
     peft,
     stage::{Context, Stage},
+    steps::model::with_checkpoint,
 };
 
 /// Draws the first adapter: LoRA's A seeded, its B zero, the classifier seeded.
@@ -38,6 +39,50 @@ impl Stage for Init {
         if config.is_classifier() && !labels.is_empty() {
             cx.note("the base's own classifier is not used: the adapter's begins from its seed");
         }
+        cx.out().bytes(Adapter::TENSORS, &tensors.to_safetensors())?;
+        cx.write_json(Adapter::CONFIG, &AdapterConfig { lora: self.lora.clone(), labels })
+    }
+}
+
+/// Draws the first adapter of a federation that trains cores: A and B from the base's weights, the core zero.
+#[derive(Debug, Serialize)]
+pub(super) struct InitCore {
+    /// The base, whose weights the fixed factors come from.
+    pub(super) base: In<ModelFiles>,
+    /// The label names, where there is a classifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) labels: Option<In<File>>,
+    /// Rank, alpha, targets and the rest.
+    pub(super) lora: LoraConfig,
+    /// Seed of the draws.
+    pub(super) seed: u64,
+}
+
+impl Stage for InitCore {
+    const NAME: &'static str = "init core";
+    const VERSION: u32 = 1;
+    type Output = Adapter;
+
+    fn run(&self, cx: &mut Context<'_>) -> Result<()> {
+        let labels = label_names(cx, self.labels.as_ref())?;
+        let files = cx.tree(&self.base)?;
+        let cx_read = &*cx;
+        let tensors = with_checkpoint(&files, |config, shards| {
+            let checkpoint = Checkpoint::open(shards)?.of_family(config.family);
+            let classes = labels.len();
+            let mut progress = |done: usize, modules: usize| {
+                cx_read.progress(done as u64, modules as u64, "modules");
+                cx_read.go_on()
+            };
+            Ok(peft::init_core(
+                &config,
+                &self.lora,
+                classes,
+                self.seed,
+                &checkpoint,
+                &mut progress,
+            )?)
+        })?;
         cx.out().bytes(Adapter::TENSORS, &tensors.to_safetensors())?;
         cx.write_json(Adapter::CONFIG, &AdapterConfig { lora: self.lora.clone(), labels })
     }

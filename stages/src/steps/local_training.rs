@@ -3,12 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    aggregate,
     check::Check,
     edge::In,
     error::Result,
-    kinds::{Adapter, ModelFiles, Trained},
-    local_train::{self, ClientJob, LocalNumbers, Optimizer},
-    peft::SCORE,
+    federate::{self, OwnLora},
+    kinds::{Adapter, AdapterConfig, ModelFiles, Trained},
+    local_train::{self, ClientJob, Control, LocalNumbers, MOST_BATCH, Optimizer, Prune},
+    model::LoraConfig,
+    parts::Parts,
+    peft::AdapterTensors,
     stage::{Context, Needs, Stage},
     steps::model::load_base,
     token_set::TokenSet,
@@ -128,6 +132,9 @@ impl Local {
         );
         check.require(self.batch > 0, at("batch"), "a batch must hold at least one example");
         check.require(self.accumulate > 0, at("accumulate"), "at least one batch makes a step");
+        for (field, value) in [("batch", self.batch), ("accumulate", self.accumulate)] {
+            check.require(value <= MOST_BATCH, at(field), format!("it is at most {MOST_BATCH}"));
+        }
         let clip = self.clip.is_none_or(|c| c > 0.0 && c.is_finite());
         check.require(clip, at("clip"), "the bound on the gradient's norm must be above 0");
         check.require(
@@ -151,26 +158,38 @@ impl Local {
     }
 }
 
-/// Trains one client's copy of the adapter on its shard: a function of the base, the adapter, the
-/// shard, the numbers and the seed, so that no client can touch another.
+/// Trains one client's copy of the adapter on its shard: a function of the base, the adapter, the client's own state,
+/// the shard, the numbers and the seed, so that no client can touch another.
 #[derive(Debug, Serialize)]
 pub struct LocalTraining {
     /// The frozen base.
     pub base: In<ModelFiles>,
     /// The client's examples.
     pub shard: In<TokenSet>,
-    /// The adapter that it starts from.
+    /// The global adapter that it starts from.
     pub from: In<Adapter>,
-    /// The client's own last adapter, where it keeps its classifier to itself.
+    /// The client's own last adapter, where it keeps something to itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub own: Option<In<Adapter>>,
-    /// The numbers, resolved for the round.
+    /// What it takes from that instead of the global adapter.
+    #[serde(skip_serializing_if = "Parts::is_none")]
+    pub keeps: Parts,
+    /// Its own rank and alpha, where they are not those of the global adapter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<OwnLora>,
+    /// The numbers, resolved for the round and the client.
     pub local: LocalNumbers,
     /// Seed of the shuffles and of dropout.
     pub seed: u64,
-    /// Whether the classifier stays as it is.
+    /// What stays as it is.
+    #[serde(skip_serializing_if = "Parts::is_none")]
+    pub frozen: Parts,
+    /// Whether its steps are corrected by control variates (SCAFFOLD), of which its own is kept.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub frozen_head: bool,
+    pub control: bool,
+    /// Whether and how its rank is pruned (`HetLoRA`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prune: Option<Prune>,
 }
 
 impl Stage for LocalTraining {
@@ -184,20 +203,22 @@ impl Stage for LocalTraining {
 
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {
         let data = cx.open(&self.shard)?;
-        let base = load_base(cx, &self.base, data.objective().is_causal())?;
-        let mut start = cx.open(&self.from)?;
-        if let Some(own) = &self.own {
-            let own = cx.open(own)?;
-            if let Some((shape, values)) = own.tensors.get(SCORE) {
-                start.tensors = start.tensors.with(SCORE, shape, values.to_vec());
-            }
-        }
+        let global = cx.open(&self.from)?;
+        let base = load_base(cx, &self.base, data.objective().is_causal(), Some(&self.from))?;
+        let own = self.own.as_ref().map(|own| cx.open(own)).transpose()?;
+        let lora = self.settings(&global, own.as_ref());
+        let start = federate::of_client(&global, own.as_ref(), self.keeps, &lora)?;
+        let (server, own_control) = self.controls(cx, &start)?;
+        let control =
+            self.control.then_some(Control { server: &server, own: own_control.as_ref() });
         let job = ClientJob {
-            adapter: &start.tensors,
-            lora: &start.config.lora,
+            adapter: &start,
+            lora: &lora,
             data: &data,
             seed: self.seed,
-            frozen_head: self.frozen_head,
+            frozen: self.frozen,
+            control,
+            prune: self.prune,
         };
         let mut trained = local_train::train(&base, &[job], &self.local, &mut |at| {
             cx.progress(at.step, at.steps, "steps");
@@ -210,10 +231,68 @@ impl Stage for LocalTraining {
             tokens: trained.tokens,
             mean_loss: trained.mean_loss,
             last_loss: trained.last_loss,
+            pruned_from: trained.rank.map(|_| lora.rank),
         };
         cx.metric("train_loss", counts.mean_loss);
+        if let Some(rank) = trained.rank {
+            cx.note(&format!("the rank was pruned from {} to {rank}", lora.rank));
+        }
+        if let Some(control) = &trained.control {
+            let before = own_control.as_ref().map(AdapterTensors::flatten);
+            let change: Vec<f32> = match before {
+                Some(before) => control.flatten().iter().zip(before).map(|(c, b)| c - b).collect(),
+                None => control.flatten(),
+            };
+            let change = control.with_values(&change);
+            cx.out().bytes(Adapter::CONTROL, &control.to_safetensors())?;
+            cx.out().bytes(Adapter::CONTROL_CHANGE, &change.to_safetensors())?;
+        }
+        let lora = trained.rank.map_or_else(|| lora.clone(), |rank| lora.of_other_rank(rank));
+        let config = AdapterConfig { lora, labels: global.config.labels };
         cx.out().bytes(Adapter::TENSORS, &trained.adapter.to_safetensors())?;
-        cx.write_json(Adapter::CONFIG, &start.config)?;
+        cx.write_json(Adapter::CONFIG, &config)?;
         cx.write_json(Adapter::TRAINED, &counts)
+    }
+}
+
+impl LocalTraining {
+    /// The settings of the client's adapter: those of all, its own, or what pruning has left of them.
+    fn settings(&self, global: &Adapter, own: Option<&Adapter>) -> LoraConfig {
+        let lora = match self.lora {
+            Some(own) => own.of(&global.config.lora),
+            None => global.config.lora.clone(),
+        };
+        match own {
+            Some(own) if self.prune.is_some() => own.config.lora.clone(),
+            _ => lora,
+        }
+    }
+
+    /// The server's control variate, zeros before there is one, and the client's own.
+    fn controls(
+        &self,
+        cx: &Context<'_>,
+        start: &AdapterTensors,
+    ) -> Result<(AdapterTensors, Option<AdapterTensors>)> {
+        if !self.control {
+            return Ok((AdapterTensors::default(), None));
+        }
+        let state = cx.tree(&self.from)?.blob_if_there(Adapter::STATE)?;
+        let state = state.map(|state| AdapterTensors::from_safetensors(&state)).transpose()?;
+        let trained = start.only(!self.frozen);
+        let zeros = trained.with_values(&vec![0.0; trained.length()]);
+        // A classifier that the client keeps to itself is in no variate of the server's.
+        let server = match state {
+            Some(state) => zeros.clone().overlaid(&aggregate::server_control(&state)),
+            None => zeros.clone(),
+        };
+        let own = match &self.own {
+            Some(own) => cx.tree(own)?.blob_if_there(Adapter::CONTROL)?,
+            None => None,
+        };
+        let own = own.map(|own| AdapterTensors::from_safetensors(&own)).transpose()?;
+        // What the client keeps to itself drifts from nobody, and is not corrected.
+        let own = own.map(|own| zeros.clone().overlaid(&own.only(!self.keeps)));
+        Ok((server, own))
     }
 }

@@ -2,7 +2,10 @@
 //! done by the modules named after it; here it meets the store.
 
 mod aggregate;
+mod combination;
 mod dataset;
+#[cfg(test)]
+mod delta_tests;
 mod evaluate;
 mod federate;
 mod init;
@@ -10,6 +13,7 @@ mod local_training;
 mod model;
 mod origin;
 mod partition;
+mod shard_loss;
 mod start;
 mod tokenize;
 mod train;
@@ -17,7 +21,7 @@ mod train;
 pub use aggregate::Aggregate;
 pub use dataset::Dataset;
 pub use evaluate::Evaluate;
-pub use federate::{Clients, Federate, Seeds};
+pub use federate::{Federate, Seeds};
 pub use init::Init;
 pub use local_training::{Local, LocalTraining, Schedule};
 pub use model::Model;

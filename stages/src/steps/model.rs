@@ -14,11 +14,12 @@ use super::origin::{Origin, Repository, exactly_one, place};
 use crate::{
     check::Check,
     download::{Hub, Kind, NamedFile, model},
-    edge::In,
+    edge::{In, TreeView},
     error::{Error, Result},
-    kinds::ModelFiles,
+    kinds::{Adapter, ModelFiles},
     model::{self as decoder, Base, Checkpoint, Config},
     node::GraphStage,
+    session::Session,
     stage::{Context, Needs, Stage},
     unroll::{Sources, Unroll},
 };
@@ -183,34 +184,63 @@ impl Stage for Model {
 }
 
 /// The base that an edge leads to, loaded on the session's device, or shared if it is loaded already; `causal` says
-/// whether its causal head is needed, too.
+/// whether its causal head is needed, too. What rules have added to the base that `adapter` stands on is added.
 pub(crate) fn load_base(
     cx: &Context<'_>,
     base: &In<ModelFiles>,
     causal: bool,
+    adapter: Option<&In<Adapter>>,
 ) -> Result<Arc<Base>> {
     let files = cx.tree(base)?;
-    let session = cx.session();
+    let plain = load_plain(cx.session(), &files, causal)?;
+    let Some(adapter) = adapter.map(|adapter| cx.tree(adapter)).transpose()? else {
+        return Ok(plain);
+    };
+    let Some(delta) = adapter.tree.get(Adapter::DELTA) else { return Ok(plain) };
+    cx.session().changed_base(
+        [files.at.digest, delta.digest],
+        // One that was made of this base shares its head; but this one may have been loaded again since.
+        |changed| causal && !changed.has_causal_head(),
+        || {
+            let delta = Adapter::delta(&adapter)?.unwrap_or_default();
+            Ok(Arc::new(plain.with_delta(&delta)?))
+        },
+    )
+}
+
+/// The base itself.
+fn load_plain(session: &Session, files: &TreeView<'_>, causal: bool) -> Result<Arc<Base>> {
     session.base(
         files.at.digest,
         |base| causal && !base.has_causal_head(),
         |held| {
-            let config = Config::parse(&files.blob("config.json")?)?;
-            let names = files.tree.iter().map(|(name, _)| name);
-            let wanted = names.filter(|name| is_weights(name) || *name == decoder::INDEX_FILE);
-            let blobs: Vec<(&str, Blob)> =
-                wanted.map(|name| Ok((name, files.blob(name)?))).collect::<Result<_>>()?;
-            let shards: Vec<decoder::NamedFile<'_>> =
-                blobs.iter().map(|(name, bytes)| decoder::NamedFile { name, bytes }).collect();
-            let open = || Checkpoint::open(&shards);
-            let base = match held {
-                Some(base) => base,
-                None => Arc::new(Base::load(config, open()?, &session.device()?.device)?),
-            };
-            if causal && !base.has_causal_head() {
-                base.load_causal_head(&open()?)?;
-            }
-            Ok(base)
+            with_checkpoint(files, |config, shards| {
+                let base = if let Some(base) = held {
+                    base
+                } else {
+                    let checkpoint = Checkpoint::open(shards)?;
+                    Arc::new(Base::load(config, checkpoint, &session.device()?.device)?)
+                };
+                if causal && !base.has_causal_head() {
+                    base.load_causal_head(&Checkpoint::open(shards)?)?;
+                }
+                Ok(base)
+            })
         },
     )
+}
+
+/// Gives `work` the config and the files of the weights of a base.
+pub(crate) fn with_checkpoint<T>(
+    files: &TreeView<'_>,
+    work: impl FnOnce(Config, &[decoder::NamedFile<'_>]) -> Result<T>,
+) -> Result<T> {
+    let config = Config::parse(&files.blob("config.json")?)?;
+    let names = files.tree.iter().map(|(name, _)| name);
+    let wanted = names.filter(|name| is_weights(name) || *name == decoder::INDEX_FILE);
+    let blobs: Vec<(&str, Blob)> =
+        wanted.map(|name| Ok((name, files.blob(name)?))).collect::<Result<_>>()?;
+    let shards: Vec<decoder::NamedFile<'_>> =
+        blobs.iter().map(|(name, bytes)| decoder::NamedFile { name, bytes }).collect();
+    work(config, &shards)
 }

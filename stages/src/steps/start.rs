@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use artifacts::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::init::{Init, check_lora, label_names};
+use super::init::{Init, InitCore, check_lora, label_names};
 use super::origin::place;
 use crate::{
     check::Check,
@@ -106,19 +106,32 @@ impl Start<'_> {
         }
     }
 
-    /// Adds the step that makes the adapter; `labels` leads to the names of the classes, where there is a
+    /// The settings of the adapter.
+    pub(super) fn lora_config(&self, sources: &dyn crate::unroll::Sources) -> Result<LoraConfig> {
+        match (self.folder(sources), self.lora) {
+            (Some(folder), _) => peft::read_settings(&folder),
+            (None, Some(lora)) => Ok(lora.clone()),
+            (None, None) => Err(Error::input("there is neither `lora` nor `from`")),
+        }
+    }
+
+    /// Adds the step that makes the adapter, with cores between fixed factors if `is_core`; `labels` leads to the names of the classes, where there is a
     /// classifier.
     pub(super) fn unroll(
         &self,
         labels: Option<In<File>>,
         seed: u64,
+        is_core: bool,
         to: &mut Unroll<'_>,
     ) -> Result<In<Adapter>> {
         let (step, config) = (format!("{}/init", self.name), self.base.part("config.json"));
         let Some(folder) = self.folder(to.sources()) else {
-            let lora =
-                self.lora.ok_or_else(|| Error::input("there is neither `lora` nor `from`"))?;
-            let init = Init { config, labels, lora: lora.clone(), seed };
+            let lora = self.lora_config(to.sources())?;
+            if is_core {
+                let init = InitCore { base: self.base.clone(), labels, lora, seed };
+                return Ok(to.add_for(step, init, Some(0), None));
+            }
+            let init = Init { config, labels, lora, seed };
             return Ok(to.add_for(step, init, Some(0), None));
         };
         let path = peft::tensors_path(&folder)?;

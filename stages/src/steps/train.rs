@@ -9,6 +9,7 @@ use crate::{
     kinds::{Adapter, Head, ModelFiles, Tokens},
     model::LoraConfig,
     node::{GraphStage, Node},
+    parts::Parts,
     steps::{
         Local, LocalTraining, Seeds,
         federate::local_seed,
@@ -16,7 +17,7 @@ use crate::{
         tokenize::{labels_of, task_of},
     },
     tokenize::Task,
-    unroll::Unroll,
+    unroll::{RoundOf, Unroll},
 };
 
 /// The same local training over all the data, round after round: what a federation is compared
@@ -86,20 +87,24 @@ impl GraphStage for Train {
         let local = to.seed("local", self.seeds.local);
         let labels = labels_of(to.nodes(), &self.on);
         let seed = to.seed("init", self.seeds.init);
-        let mut adapter = self.start(name).unroll(labels, seed, to)?;
-        to.round(name, 0, &adapter, &[]);
+        let mut adapter = self.start(name).unroll(labels, seed, false, to)?;
+        to.round(name, RoundOf::plain(0, &adapter));
         for round in 1..=self.rounds {
             let training = LocalTraining {
                 base: self.base.clone(),
                 shard: self.on.part("train"),
                 from: adapter,
                 own: None,
+                keeps: Parts::NONE,
+                lora: None,
                 local: self.local.numbers(round),
                 seed: local_seed(local, round, 0),
-                frozen_head: self.head == Head::Frozen,
+                frozen: if self.head == Head::Frozen { Parts::HEAD } else { Parts::NONE },
+                control: false,
+                prune: None,
             };
             adapter = to.add_for(format!("{name}/round-{round:03}"), training, Some(round), None);
-            to.round(name, round, &adapter, &[]);
+            to.round(name, RoundOf::plain(round, &adapter));
         }
         to.alias(name, &adapter);
         Ok(())
