@@ -55,9 +55,10 @@ class Run:
         self.space._call("export", "last", name, *flags)
         return self.space.folder / name
 
-    def predictions(self, step):
-        """What a step of `Evaluate` said of every example."""
-        return load_file(self._file(step, "predictions.safetensors"))
+    def predictions(self, step, client=None):
+        """What a step of `Evaluate` said of every example, with a client's own model where it has one."""
+        folder = "" if client is None else f"client-{client:03}/"
+        return load_file(self._file(step, f"{folder}predictions.safetensors"))
 
     def adapter(self, step):
         """The tensors of the adapter that a step made."""
