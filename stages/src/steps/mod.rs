@@ -7,6 +7,7 @@ mod dataset;
 #[cfg(test)]
 mod delta_tests;
 mod evaluate;
+mod exchange;
 mod federate;
 mod init;
 mod local_training;
