@@ -141,20 +141,30 @@ impl Store {
         }
         broom.wip(&roots)?;
         broom.staging(&leases)?;
-        // Held until here: the lock goes with the file.
+        // Held until here.
         drop(claim);
         Ok(broom.swept)
     }
 
     /// One collector at a time. The lock goes with the process, however it ends. It saves work; two
     /// collectors on a file system without locks still lose nothing.
-    fn claim(&self) -> Result<File> {
+    fn claim(&self) -> Result<Claim> {
         let path = self.folder("gc.lock");
         let file = File::options().create(true).append(true).open(&path).at(&path)?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => Err(Error::Busy { path: self.root().to_owned() }),
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Claim(file)),
         }
+    }
+}
+
+/// The collector's lock. Closing the file alone would not let go of it at once: a process that another thread has just
+/// forked has the file open, too, until it runs its own program.
+struct Claim(File);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        drop(self.0.unlock());
     }
 }
 
