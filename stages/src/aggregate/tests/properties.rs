@@ -5,16 +5,17 @@ use super::super::{
 };
 use super::golden::{Golden, a, b};
 use super::settings::all;
-use super::world::{MODULES, World, adapter, apart, gained, lora, matrix, products, trained};
+use super::world::{MODULES, World, adapter, apart, base, gained, lora, matrix, products, trained};
+use crate::kinds::{Adapter, AdapterConfig};
 use crate::linear::Matrix;
 use crate::model::LoraConfig;
 use crate::parts::Parts;
-use crate::peft::{AdapterTensors, SCORE, factor_names};
+use crate::peft::{AdapterTensors, SCORE, factor_names, one_lora};
 
 /// How far two results in f32 may be apart that are the same.
 const SAME: f64 = 1e-6;
 
-const TITLES: [&str; 9] = [
+const TITLES: [&str; 10] = [
     "one client",
     "identical clients",
     "order of clients",
@@ -24,6 +25,7 @@ const TITLES: [&str; 9] = [
     "ranks",
     "zero weight",
     "head",
+    "export",
 ];
 
 const NOTES: [(char, &str); 9] = [
@@ -342,6 +344,37 @@ fn head(rule: &Rule) -> Cell {
     cell(found.minus(&before).norm() > 0.01, None, "the head was not aggregated")
 }
 
+/// The one plain LoRA that is exported adds to the base what the server came to. That PEFT reads it as that is what
+/// `tests/peft` checks.
+fn export(rule: &Rule) -> Cell {
+    let mut distances = Vec::new();
+    let rounds = if rule.takes_ranks() {
+        vec![world(rule), World::new(rule, 1, &[4, 2, 1])]
+    } else {
+        vec![world(rule)]
+    };
+    for round in rounds {
+        let outcome = round.run(rule).unwrap();
+        let wanted = gained(&outcome);
+        let tensors = outcome.stand_in.unwrap_or(outcome.adapter);
+        let labels = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let config = AdapterConfig { lora: outcome.lora, labels };
+        let exported = Adapter { config, tensors, trained: None, delta: outcome.delta };
+        let (tensors, lora) = one_lora(&exported, &base()).unwrap();
+        let modules = lora.modules(&base()).unwrap();
+        let found: Vec<Matrix> = modules
+            .iter()
+            .map(|module| {
+                let [a, b] = factor_names(&module.path);
+                matrix(&tensors, &b).times(&matrix(&tensors, &a)).scaled(module.scale)
+            })
+            .collect();
+        distances.push(apart(&found, &wanted));
+    }
+    let far = distances.into_iter().fold(0.0, f64::max);
+    near(far, (*rule == Rule::Local).then_some('e'))
+}
+
 /// Every rule, and the variants that behave in their own way.
 fn rows() -> Vec<(String, Rule)> {
     let mut rows: Vec<(String, Rule)> =
@@ -360,7 +393,7 @@ fn rows() -> Vec<(String, Rule)> {
 #[test]
 #[expect(clippy::print_stdout, reason = "the table is what it is for")]
 fn every_rule_has_every_property() {
-    let properties: [fn(&Rule) -> Cell; 9] = [
+    let properties: [fn(&Rule) -> Cell; 10] = [
         one_client,
         identical_clients,
         order_of_clients,
@@ -370,6 +403,7 @@ fn every_rule_has_every_property() {
         ranks,
         zero_weight,
         head,
+        export,
     ];
     let mut faults = Vec::new();
     let titles = TITLES.iter().zip(1..).map(|(title, number)| format!("{number} {title}"));

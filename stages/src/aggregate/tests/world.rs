@@ -2,7 +2,7 @@
 
 use super::super::{AggregateError, Outcome, Round, Rule, Update, for_rank};
 use crate::linear::Matrix;
-use crate::model::LoraConfig;
+use crate::model::{Config, LoraConfig};
 use crate::parts::Parts;
 use crate::peft::{AdapterTensors, Change, SCORE, factor_names};
 use crate::seed::Draws;
@@ -14,6 +14,14 @@ pub(super) const MODULES: [(&str, usize, usize); 4] = [
     ("model.layers.1.self_attn.q_proj", 16, 16),
     ("model.layers.1.self_attn.v_proj", 16, 8),
 ];
+
+/// The base that these modules are of.
+pub(super) fn base() -> Config {
+    let json = br#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 32, "hidden_size": 16, "intermediate_size": 32,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 64, "tie_word_embeddings": true}"#;
+    Config::parse(json).unwrap()
+}
 
 pub(super) struct Client {
     pub(super) weight: f64,
