@@ -79,14 +79,17 @@ fn a_client_has_its_own_parts_on_top_of_what_all_share() {
         "what stands in for an adapter that nobody has"
     );
 
-    // With all of its own, a client may have another rank; with a half, it may not.
-    let other = scratch.adapter(&config(4), &tensors(4, 2.0), None, None);
-    let all = written(&scratch, &trees(Some((other, Parts::ALL))));
-    assert_eq!(all.get(&a).unwrap().0, [4, 48]);
+    // A client of a smaller rank has the first rows of what all share, as it is scored.
+    let smaller = scratch.adapter(&config(1), &tensors(1, 2.0), None, None);
+    for (parts, values) in [(Parts::ALL, [2.0, 2.0, 2.0]), (Parts::B, [1.0, 2.0, 1.0])] {
+        let found = written(&scratch, &trees(Some((smaller, parts))));
+        assert_eq!((found.get(&a).unwrap().0, first(&found)), ([1, 48], bits(values)));
+    }
+    let larger = scratch.adapter(&config(4), &tensors(4, 2.0), None, None);
     let folder = scratch.folder.path().join("out");
-    let half = trees(Some((other, Parts::B)));
+    let half = trees(Some((larger, Parts::B)));
     let error = export(&folder, &scratch.store, &half, &Card::default()).unwrap_err();
-    assert!(error.to_string().contains("other shapes"), "{error}");
+    assert!(error.to_string().contains("is 4 for a client, and 2 in the global"), "{error}");
     assert!(!folder.exists());
 }
 
