@@ -159,9 +159,12 @@ impl Stage for Partition {
 fn tell(cx: &Context<'_>, outcome: Outcome, skew: &Skew) {
     let Outcome { attempts, moved, evened, left_out } = outcome;
     if attempts > 1 || moved > 0 {
-        cx.note(&format!(
-            "the split took {attempts} draws, and {moved} examples were moved so that every client has enough"
-        ));
+        let draws = if attempts == 1 { "one draw".to_owned() } else { format!("{attempts} draws") };
+        let moves = match moved {
+            0 => " until every client had enough".to_owned(),
+            moved => format!(", and {moved} examples were moved so that every client has enough"),
+        };
+        cx.note(&format!("the split took {draws}{moves}"));
     }
     if evened > 0 {
         cx.note(&format!(
