@@ -4,6 +4,7 @@ use artifacts::{BlobRef, Store};
 use serde_json::Value;
 
 use super::view;
+use crate::aggregate::Rule;
 use crate::error::Result;
 use crate::parts::Parts;
 use crate::peft::BaseName;
@@ -55,7 +56,7 @@ pub fn data_name(manifest: &Value) -> String {
 
 /// What a user should know of an adapter before others use it, by the manifest of the step that made it.
 pub fn warning(manifest: &Value) -> Option<String> {
-    let approximate = (rule(manifest) == Some("FedSALoRA")).then_some(
+    let approximate = needs_stand_in(manifest).then_some(
         "it is an approximation, which nobody trained: with `FedSALoRA` each client keeps its own B, and this has the \
          mean of those of the last round's clients; `--client K` exports what client K has",
     );
@@ -69,12 +70,12 @@ pub fn warning(manifest: &Value) -> Option<String> {
 
 /// Whether the adapter that a step made is one that nobody has, so that another stands in for it.
 pub fn needs_stand_in(manifest: &Value) -> bool {
-    is_aggregate(manifest) && rule(manifest) == Some("FedSALoRA")
+    kept_by_rule(manifest).is_some_and(|kept| !kept.is_none() && kept != Parts::ALL)
 }
 
 /// Why the adapter that a step made is not one to export, by the step's manifest.
 pub fn refusal(manifest: &Value) -> Option<&'static str> {
-    (rule(manifest) == Some("Local")).then_some(
+    (kept_by_rule(manifest) == Some(Parts::ALL)).then_some(
         "it is the adapter that all clients started from: with `Local` nothing is aggregated, and each client has its own",
     )
 }
@@ -82,12 +83,7 @@ pub fn refusal(manifest: &Value) -> Option<&'static str> {
 /// What a client keeps to itself from round to round, by the manifest of the step that ends a round; `None` where it
 /// ends none, and so has no clients.
 pub fn personal(manifest: &Value) -> Option<Parts> {
-    let kept = match rule(manifest) {
-        _ if !is_aggregate(manifest) => return None,
-        Some("FedSALoRA") => Parts::B,
-        Some("Local") => Parts::ALL,
-        _ => Parts::NONE,
-    };
+    let kept = kept_by_rule(manifest)?;
     Some(if keeps_head(manifest) { kept | Parts::HEAD } else { kept })
 }
 
@@ -131,11 +127,10 @@ fn keeps_head(manifest: &Value) -> bool {
     manifest["with"]["head"] == "Local"
 }
 
-/// The name of an aggregation rule, with settings or without.
-fn rule(manifest: &Value) -> Option<&str> {
-    let rule = &manifest["with"]["rule"];
-    let named = || rule.as_object().and_then(|fields| fields.keys().next()).map(String::as_str);
-    rule.as_str().or_else(named)
+/// What clients keep for ever by the rule of the round that a step ends.
+fn kept_by_rule(manifest: &Value) -> Option<Parts> {
+    let rule: Rule = serde_json::from_value(manifest["with"]["rule"].clone()).ok()?;
+    is_aggregate(manifest).then(|| rule.personal())
 }
 
 #[cfg(test)]
@@ -159,7 +154,7 @@ mod tests {
         assert_eq!(kept(json!("FedAvg"), Some("Frozen")), Parts::NONE);
         assert_eq!(kept(json!("FLoRA"), Some("Local")), Parts::HEAD);
         assert_eq!(kept(json!("FedSALoRA"), None), Parts::B);
-        assert_eq!(kept(json!({ "FedSALoRA": {} }), Some("Local")), Parts::B | Parts::HEAD);
+        assert_eq!(kept(json!("FedSALoRA"), Some("Local")), Parts::B | Parts::HEAD);
         assert_eq!(kept(json!("Local"), None), Parts::ALL);
         let training = json!({ "stage": "train", "with": { "from": { "$blake3": "abc" } } });
         assert_eq!((personal(&training), start(&training)), (None, Some("abc")));
