@@ -58,8 +58,7 @@ impl Federate {
     }
 
     /// Every kind of client with settings of its own: its path, and what it has after all others are filled in.
-    fn own_settings(&self, name: &str, all: u32) -> Vec<(String, Tier)> {
-        let sampling = 0;
+    fn own_settings(&self, name: &str, all: u32, sampling: u64) -> Vec<(String, Tier)> {
         let tiers = self.clients.tiers.iter().enumerate();
         let tiers = tiers.map(|(at, tier)| (format!("{name}.clients.tiers.{at}"), *tier));
         let settings = |client: &u32| {
@@ -96,7 +95,8 @@ impl Federate {
                 check.complain(format!("{name}.lora.rank"), message, None);
             }
         }
-        for (path, tier) in self.own_settings(name, all.unwrap_or(0)) {
+        let sampling = check.seed("sampling", self.seeds.sampling);
+        for (path, tier) in self.own_settings(name, all.unwrap_or(0), sampling) {
             let Some(own) = tier.own_lora(&lora) else { continue };
             let field = if tier.rank.is_some() { "rank" } else { "alpha" };
             let path = format!("{path}.{field}");
