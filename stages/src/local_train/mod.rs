@@ -38,7 +38,7 @@ pub use cohort::Trainer;
 pub use control::{Control, ControlError};
 pub use error::TrainError;
 pub use member::{Client, trained_parts};
-pub use numbers::{LocalNumbers, MOST_BATCH, NumbersError, Optimizer};
+pub use numbers::{Checkpoint, LocalNumbers, MOST_BATCH, NumbersError, Optimizer};
 pub use prune::{Prune, PruneError};
 
 use crate::fit;

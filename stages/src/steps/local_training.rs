@@ -9,7 +9,9 @@ use crate::{
     error::Result,
     federate::{self, OwnLora},
     kinds::{Adapter, AdapterConfig, ModelFiles, Trained},
-    local_train::{self, ClientJob, Control, LocalNumbers, MOST_BATCH, Optimizer, Prune},
+    local_train::{
+        self, Checkpoint, ClientJob, Control, LocalNumbers, MOST_BATCH, Optimizer, Prune,
+    },
     model::LoraConfig,
     parts::Parts,
     peft::AdapterTensors,
@@ -78,6 +80,10 @@ pub struct Local {
     pub clip: Option<f64>,
     /// FedProx's μ; 0 is none (Li et al. 2018, arXiv:1812.06127).
     pub prox: f64,
+    /// What of a forward pass is kept for the backward pass. It cannot change a result by more than rounding, so it is in
+    /// no key.
+    #[serde(skip_serializing_if = "Checkpoint::is_none")]
+    pub checkpoint: Checkpoint,
 }
 
 impl Default for Local {
@@ -92,6 +98,7 @@ impl Default for Local {
             warmup_steps: 0,
             clip: None,
             prox: 0.0,
+            checkpoint: Checkpoint::None,
         }
     }
 }
@@ -111,6 +118,7 @@ impl Local {
             warmup_steps: if round == 1 { self.warmup_steps } else { 0 },
             clip: self.clip,
             prox: self.prox,
+            checkpoint: self.checkpoint,
         }
     }
 
@@ -294,5 +302,22 @@ impl LocalTraining {
         // What the client keeps to itself drifts from nobody, and is not corrected.
         let own = own.map(|own| zeros.clone().overlaid(&own.only(!self.keeps)));
         Ok((server, own))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_reaches_the_work_and_no_key() {
+        let kept = Local { checkpoint: Checkpoint::Block, ..Local::default() };
+        let (with, without) = (kept.numbers(2), Local::default().numbers(2));
+        assert_eq!(with.checkpoint, Checkpoint::Block);
+        let json = |numbers: &LocalNumbers| serde_json::to_value(numbers).unwrap();
+        assert_eq!(json(&with), json(&without));
+        let written = r#"{"checkpoint": "Block", "batch": 4}"#;
+        let read: Local = serde_json::from_str(written).unwrap();
+        assert_eq!(read, Local { batch: 4, ..kept });
     }
 }
