@@ -29,6 +29,7 @@ pub mod objective;
 pub mod partition;
 pub mod parts;
 pub mod peft;
+pub mod prefix;
 pub mod privacy;
 pub mod rows;
 #[cfg(test)]

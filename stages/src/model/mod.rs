@@ -39,7 +39,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-pub use batch::{Batch, Read, Row};
+pub use batch::{Batch, Read, Row, Start};
 pub(crate) use changed::check_delta;
 pub use config::{Biases, Config, ConfigError, Position};
 pub use dropout::Dropout;
@@ -175,7 +175,13 @@ impl Base {
         self.run(batch, factors, None, Rows::All, None)
     }
 
-    /// What goes into each block, and last what [`Base::hidden`] returns: `layers + 1` tensors.
+    /// What goes into block `layer` where none before it is adapted: `[K·b·s, hidden]`; that of padding means nothing.
+    pub fn below(&self, batch: &Batch, layer: usize) -> Tensor<2> {
+        self.through(batch, layer, (None, None, Rows::All), None)
+    }
+
+    /// What goes into each block, and last what [`Base::hidden`] returns: `layers + 1` tensors. A batch that begins at
+    /// a block has none for those before it.
     pub fn hidden_by_layer(&self, batch: &Batch, factors: Option<&Factors>) -> Vec<Tensor<2>> {
         let mut trace = Vec::new();
         let last = self.run(batch, factors, None, Rows::All, Some(&mut trace));
@@ -189,14 +195,26 @@ impl Base {
         factors: Option<&Factors>,
         dropout: Option<&Dropout>,
         keep: Rows,
+        trace: Option<&mut Vec<Tensor<2>>>,
+    ) -> Tensor<2> {
+        let x = self.through(batch, self.blocks.len(), (factors, dropout, keep), trace);
+        self.final_norm.forward(&x)
+    }
+
+    /// What comes out of the blocks before block `end`, whether the batch begins with embeddings or further up.
+    fn through(
+        &self,
+        batch: &Batch,
+        end: usize,
+        (factors, dropout, keep): (Option<&Factors>, Option<&Dropout>, Rows),
         mut trace: Option<&mut Vec<Tensor<2>>>,
     ) -> Tensor<2> {
         let positions = self.positions(batch.width());
-        let mut x = self.embeddings.clone().select(0, batch.ids.clone());
-        if let Some(norm) = &self.embedding_norm {
-            x = norm.forward(&x);
-        }
-        for (layer, block) in self.blocks.iter().enumerate() {
+        let (first, mut x) = match batch.start() {
+            Some(start) => (start.layer, self.padded(batch, &start.states)),
+            None => (0, self.embedded(batch)),
+        };
+        for (layer, block) in self.blocks.iter().enumerate().take(end).skip(first) {
             if let Some(trace) = trace.as_deref_mut() {
                 trace.push(x.clone());
             }
@@ -205,7 +223,30 @@ impl Base {
             let last = layer + 1 == self.blocks.len();
             x = block.forward(x, &pass, if last { keep } else { Rows::All });
         }
-        self.final_norm.forward(&x)
+        x
+    }
+
+    /// What goes into the first block, `[K·b·s, hidden]`.
+    fn embedded(&self, batch: &Batch) -> Tensor<2> {
+        let x = self.embeddings.clone().select(0, batch.ids.clone());
+        match &self.embedding_norm {
+            Some(norm) => norm.forward(&x),
+            None => x,
+        }
+    }
+
+    /// Hidden states `[Σ lengths, hidden]` as `[K·b·s, hidden]`, with zeros for padding: no token looks at it.
+    fn padded(&self, batch: &Batch, states: &[f32]) -> Tensor<2> {
+        let (hidden, row) = (self.config.hidden, batch.width() * self.config.hidden);
+        let mut values = vec![0.0; batch.lengths().len() * row];
+        let mut rest = states;
+        for (place, &length) in values.chunks_mut(row).zip(batch.lengths()) {
+            let own;
+            (own, rest) = rest.split_at(length * hidden);
+            place[..own.len()].copy_from_slice(own);
+        }
+        let shape = [batch.lengths().len() * batch.width(), hidden];
+        Tensor::from_data(TensorData::new(values, shape), &self.device)
     }
 
     fn positions(&self, width: usize) -> Positions {

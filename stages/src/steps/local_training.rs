@@ -15,6 +15,7 @@ use crate::{
     model::LoraConfig,
     parts::Parts,
     peft::AdapterTensors,
+    prefix::{Prefix, Reuse},
     stage::{Context, Needs, Stage},
     steps::model::load_base,
     token_set::TokenSet,
@@ -84,6 +85,9 @@ pub struct Local {
     /// no key.
     #[serde(skip_serializing_if = "Checkpoint::is_none")]
     pub checkpoint: Checkpoint,
+    /// Whether the hidden states below the adapted blocks are kept, where `lora.layers` leaves blocks below.
+    #[serde(skip_serializing_if = "Reuse::is_keep")]
+    pub prefix: Reuse,
 }
 
 impl Default for Local {
@@ -99,6 +103,7 @@ impl Default for Local {
             clip: None,
             prox: 0.0,
             checkpoint: Checkpoint::None,
+            prefix: Reuse::Keep,
         }
     }
 }
@@ -198,6 +203,9 @@ pub struct LocalTraining {
     /// Whether and how its rank is pruned (`HetLoRA`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prune: Option<Prune>,
+    /// The hidden states of the examples that go into the lowest adapted block, where they are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<In<Prefix>>,
 }
 
 impl Stage for LocalTraining {
@@ -216,6 +224,7 @@ impl Stage for LocalTraining {
         let own = self.own.as_ref().map(|own| cx.open(own)).transpose()?;
         let lora = self.settings(&global, own.as_ref());
         let start = federate::of_client(&global, own.as_ref(), self.keeps, &lora)?;
+        let prefix = self.prefix.as_ref().map(|prefix| cx.open(prefix)).transpose()?;
         let (server, own_control) = self.controls(cx, &start)?;
         let control =
             self.control.then_some(Control { server: &server, own: own_control.as_ref() });
@@ -227,6 +236,7 @@ impl Stage for LocalTraining {
             frozen: self.frozen,
             control,
             prune: self.prune,
+            prefix: prefix.as_ref(),
         };
         let mut trained = local_train::train(&base, &[job], &self.local, &mut |at| {
             cx.progress(at.step, at.steps, "steps");
