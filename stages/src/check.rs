@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use crate::{
     corpus::Corpus,
     error::{Error, Result},
+    memory::Need,
     model::Config,
     node::Node,
     seed,
@@ -71,6 +72,22 @@ impl<'a> Check<'a> {
             node.check_data(name, &mut check);
         }
         check.complaints
+    }
+
+    /// What those nodes that are `pending` take of the memory, as far as that is known; `longest` tells the tokens of the
+    /// longest text of a token set that is there.
+    pub fn memory(
+        nodes: &'a IndexMap<String, Node>,
+        seed: u64,
+        sources: &'a dyn Sources,
+        pending: &dyn Fn(&str) -> bool,
+        longest: &dyn Fn(&str) -> Option<usize>,
+    ) -> Vec<(String, Need)> {
+        let mut check = Self::new(nodes, seed, sources);
+        let pending = nodes.iter().filter(|(name, _)| pending(name));
+        let needs =
+            pending.map(|(name, node)| (name.clone(), node.memory(name, &mut check, longest)));
+        needs.filter(|(_, need)| *need != Need::Nothing).collect()
     }
 
     /// A seed for one purpose, as [`crate::unroll::Unroll::seed`] gives it.

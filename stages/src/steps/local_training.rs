@@ -12,6 +12,7 @@ use crate::{
     local_train::{
         self, Checkpoint, ClientJob, Control, LocalNumbers, MOST_BATCH, Optimizer, Prune,
     },
+    memory::{self, Pass, Path},
     model::LoraConfig,
     parts::Parts,
     peft::AdapterTensors,
@@ -224,6 +225,11 @@ impl Stage for LocalTraining {
         let own = self.own.as_ref().map(|own| cx.open(own)).transpose()?;
         let lora = self.settings(&global, own.as_ref());
         let start = federate::of_client(&global, own.as_ref(), self.keeps, &lora)?;
+        let pass = Pass::over(&data, self.local.batch, Path::Stock);
+        let classes = start.classes();
+        let checkpoint = self.local.checkpoint;
+        let bytes = memory::training(base.config(), &lora, classes, 1, &pass, checkpoint)?;
+        cx.session().require(bytes.total(), "this training", MEND)?;
         let prefix = self.prefix.as_ref().map(|prefix| cx.open(prefix)).transpose()?;
         let (server, own_control) = self.controls(cx, &start)?;
         let control =
@@ -314,6 +320,10 @@ impl LocalTraining {
         Ok((server, own))
     }
 }
+
+/// What makes a training smaller.
+const MEND: &str = "set a smaller `local.batch` and a larger `local.accumulate`, or `local.checkpoint: Block`, or run \
+                    fewer clients side by side with `-j`";
 
 #[cfg(test)]
 mod tests {

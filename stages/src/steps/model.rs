@@ -17,10 +17,12 @@ use crate::{
     edge::{In, TreeView},
     error::{Error, Result},
     kinds::{Adapter, ModelFiles},
+    memory,
     model::{self as decoder, Base, Checkpoint, Config},
     node::GraphStage,
     session::Session,
     stage::{Context, Needs, Stage},
+    steps::demand::WEIGHT,
     unroll::{Sources, Unroll},
 };
 
@@ -218,6 +220,9 @@ fn load_plain(session: &Session, files: &TreeView<'_>, causal: bool) -> Result<A
                 let base = if let Some(base) = held {
                     base
                 } else {
+                    let bytes = memory::base(&config, causal, WEIGHT);
+                    let mend = "use a smaller base, or a machine with more memory";
+                    session.require(bytes, "the base", mend)?;
                     let checkpoint = Checkpoint::open(shards)?;
                     Arc::new(Base::load(config, checkpoint, &session.device()?.device)?)
                 };
