@@ -14,6 +14,7 @@ mod harness;
 mod hub;
 mod hub_refusals;
 mod hub_server;
+mod memory;
 mod partition;
 mod prefix;
 mod resume;

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use crate::{
     corpus::Corpus,
     error::{Error, Result},
-    memory::Need,
+    memory::{Need, Texts},
     model::Config,
     node::Node,
     seed,
@@ -74,19 +74,19 @@ impl<'a> Check<'a> {
         check.complaints
     }
 
-    /// What those nodes that are `pending` take of the memory, as far as that is known; `longest` tells the tokens of the
-    /// longest text of a token set that is there.
+    /// What those nodes that are `pending` take of the memory, as far as that is known; `texts` tells the sizes of a token
+    /// set that is there.
     pub fn memory(
         nodes: &'a IndexMap<String, Node>,
         seed: u64,
         sources: &'a dyn Sources,
         pending: &dyn Fn(&str) -> bool,
-        longest: &dyn Fn(&str) -> Option<usize>,
+        texts: &dyn Fn(&str) -> Option<Texts>,
     ) -> Vec<(String, Need)> {
         let mut check = Self::new(nodes, seed, sources);
         let pending = nodes.iter().filter(|(name, _)| pending(name));
         let needs =
-            pending.map(|(name, node)| (name.clone(), node.memory(name, &mut check, longest)));
+            pending.map(|(name, node)| (name.clone(), node.memory(name, &mut check, texts)));
         needs.filter(|(_, need)| *need != Need::Nothing).collect()
     }
 

@@ -214,6 +214,15 @@ pub(crate) fn head_of(task: &crate::tokenize::Task) -> HeadKind {
     }
 }
 
+/// The sizes of a token set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Texts {
+    /// Tokens of the longest text.
+    pub longest: usize,
+    /// Texts of the largest split.
+    pub examples: usize,
+}
+
 /// What is known of what a stage of a graph takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Need {

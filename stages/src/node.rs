@@ -8,7 +8,7 @@ use crate::{
     edge::Artifact,
     error::Result,
     kinds,
-    memory::Need,
+    memory::{Need, Texts},
     steps::{Aggregate, Dataset, Evaluate, Federate, Model, Partition, Tokenize, Train},
     unroll::Unroll,
 };
@@ -24,13 +24,13 @@ pub trait GraphStage: Serialize {
     /// Says what is wrong with the data that it will work on, as far as they are on this machine.
     fn check_data(&self, _name: &str, _check: &mut Check<'_>) {}
 
-    /// What its steps take of the memory, as far as that is known; `longest` tells the tokens of the longest text of a
-    /// token set that is there.
+    /// What its steps take of the memory, as far as that is known; `texts` tells the sizes of a token set that is
+    /// there.
     fn memory(
         &self,
         _name: &str,
         _check: &mut Check<'_>,
-        _longest: &dyn Fn(&str) -> Option<usize>,
+        _texts: &dyn Fn(&str) -> Option<Texts>,
     ) -> Need {
         Need::Nothing
     }
@@ -87,10 +87,10 @@ macro_rules! stages {
                 &self,
                 name: &str,
                 check: &mut Check<'_>,
-                longest: &dyn Fn(&str) -> Option<usize>,
+                texts: &dyn Fn(&str) -> Option<Texts>,
             ) -> Need {
                 match self {
-                    $(Self::$stage(stage) => stage.memory(name, check, longest),)*
+                    $(Self::$stage(stage) => stage.memory(name, check, texts),)*
                 }
             }
 

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
-use stages::{device::DeviceChoice, session::Session, stage::Needs};
+use stages::{device::DeviceChoice, memory::Need, session::Session, stage::Needs};
 
 use super::{Desk, GraphArgs, device};
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     event::{Event, Sink as _},
     execute::{self, Settings, Shop, Sizes, Tally},
     failure::{self, Exit, Failure},
+    memory,
     plan::{Plan, State},
     project::Project,
     table::Table,
@@ -56,14 +57,18 @@ impl Run {
         let start = Instant::now();
         let world = desk.world(self.offline)?;
         let project = Project::open(&self.graph.graph, &self.graph.sets, &world)?;
-        let session = Session::new(self.device, world.hub().clone());
+        let session = Session::new(self.device, world.hub().clone()).with_room(memory::available);
         // A device that was asked for by name is looked for before anything is written.
         let named = self.device != DeviceChoice::Auto || project.exact();
         let device = if named { session.device()?.name.clone() } else { String::new() };
         let fresh = world.store().is_none();
         let plan = self.resolved_plan(&project, &world, &device)?;
         if fresh {
-            project.check_data(&world, &plan, &plan.states(None)?)?;
+            // What cannot be is refused before anything is written.
+            let states = plan.states(None)?;
+            project.check_data(&world, &plan, &states)?;
+            let sizes = self.sizes(&session, &states, &plan)?;
+            self.within_memory(sizes, &session, &project.memory(&world, &plan, &states))?;
         }
         let store = world.make_store()?;
         // Before the first look at a record: what is found from here on stays.
@@ -72,6 +77,9 @@ impl Run {
         if !fresh {
             project.check_data(&world, &plan, &states)?;
         }
+        let sizes = self.sizes(&session, &states, &plan)?;
+        let (sizes, lowered) =
+            self.within_memory(sizes, &session, &project.memory(&world, &plan, &states))?;
         stop_on_signal()?;
 
         let id = clock::run_id();
@@ -82,8 +90,10 @@ impl Run {
         let workshop =
             Shop { store, lease: &lease, session: &session, stop, host: &host, now: clock::now };
         sink.event(&planned(&id, &states));
-        let settings =
-            Settings { sizes: self.sizes(&session, &states, &plan)?, keep_going: self.keep_going };
+        if let Some(text) = lowered {
+            sink.event(&Event::Note { step: None, text });
+        }
+        let settings = Settings { sizes, keep_going: self.keep_going };
         let tally = execute::execute(&plan, states, &workshop, settings, &mut sink)?;
         if tally.ran > 0 {
             store.sync()?;
@@ -138,6 +148,42 @@ impl Run {
         };
         let on_cpu = plan.steps.iter().zip(states).all(idle) || session.device()?.is_cpu();
         Ok(Sizes { net: 4, cpu: jobs, device: if on_cpu { jobs } else { 1 } })
+    }
+
+    /// The sizes with which what is known of the memory that the work takes fits into what is free, and a word where they
+    /// are smaller. What a GPU has is not known.
+    fn within_memory(
+        &self,
+        sizes: Sizes,
+        session: &Session,
+        needs: &[(String, Need)],
+    ) -> Result<(Sizes, Option<String>), Failure> {
+        let Some(free) = memory::available().filter(|_| !needs.is_empty()) else {
+            return Ok((sizes, None));
+        };
+        if !session.device()?.is_cpu() {
+            return Ok((sizes, None));
+        }
+        let room = memory::size(free);
+        let device = match memory::fitting(needs, free, sizes.device) {
+            Ok(fits) if fits == sizes.device => return Ok((sizes, None)),
+            Ok(fits) => fits,
+            Err((stage, demand)) => {
+                let message = format!(
+                    "`{stage}` takes about {} of memory, and {room} are free",
+                    memory::size(demand.total(1))
+                );
+                let failure = Failure::usage(message);
+                return Err(demand.mends.iter().fold(failure, |failure, mend| failure.hint(*mend)));
+            }
+        };
+        if self.jobs.is_some() {
+            let message = format!("{} steps side by side do not find room in {room}", sizes.device);
+            return Err(Failure::usage(message).hint(format!("`-j {device}` fits")));
+        }
+        let text =
+            format!("{room} of memory are free, so at most {device} steps train side by side");
+        Ok((Sizes { device, ..sizes }, Some(text)))
     }
 
     /// What `run.json` says of the run: enough to do it again, and to find what it made.

@@ -5,14 +5,14 @@ use crate::{
     edge::In,
     kinds::ModelFiles,
     local_train::{Checkpoint, LocalNumbers},
-    memory::{self, Demand, Need, Pass, Path},
-    model::LoraConfig,
+    memory::{self, Demand, Need, Pass, Path, Texts},
+    model::{Config, LoraConfig},
     node::Node,
     tokenize::Task,
 };
 
-/// The tokens of the longest text of a token set, where it is there already.
-pub(crate) type Longest<'a> = &'a dyn Fn(&str) -> Option<usize>;
+/// The sizes of a token set, where it is there already.
+pub(crate) type Known<'a> = &'a dyn Fn(&str) -> Option<Texts>;
 
 /// What local training takes: `most` clients of a round, each with such numbers and settings, on what `tokens` makes.
 pub(super) fn of_training(
@@ -21,14 +21,13 @@ pub(super) fn of_training(
     settings: &[(LoraConfig, LocalNumbers)],
     most: usize,
     check: &mut Check<'_>,
-    longest: Longest<'_>,
+    texts: Known<'_>,
 ) -> Need {
-    let Some((config, task, longest)) = known(base, tokens, check, longest) else {
+    let Some((config, task, sizes)) = known(base, tokens, check, texts) else {
         return Need::Unknown;
     };
     let each = settings.iter().filter_map(|(lora, numbers)| {
-        let pass =
-            Pass { rows: numbers.batch, longest, head: memory::head_of(task), path: Path::Stock };
+        let pass = pass(numbers.batch, sizes, task);
         memory::training(&config, lora, 0, 1, &pass, numbers.checkpoint).ok()
     });
     // What does not fit the base is told by the checks.
@@ -50,12 +49,12 @@ pub(super) fn of_evaluation(
     tokens: &str,
     batch: usize,
     check: &mut Check<'_>,
-    longest: Longest<'_>,
+    texts: Known<'_>,
 ) -> Need {
-    let Some((config, task, longest)) = known(base, Some(tokens), check, longest) else {
+    let Some((config, task, sizes)) = known(base, Some(tokens), check, texts) else {
         return Need::Unknown;
     };
-    let pass = Pass { rows: batch, longest, head: memory::head_of(task), path: Path::Stock };
+    let pass = pass(batch, sizes, task);
     let Ok(each) = memory::evaluation(&config, None, &pass) else { return Need::Nothing };
     let base = memory::base(&config, *task != Task::Classify, WEIGHT);
     Need::Known(Demand { base, each, most: 1, mends: vec!["set a smaller `batch`"] })
@@ -64,16 +63,22 @@ pub(super) fn of_evaluation(
 /// Bytes of a frozen number.
 pub(super) const WEIGHT: u64 = 4;
 
-type Known<'a> = (crate::model::Config, &'a Task, usize);
+/// The largest pass over batches of `batch` examples.
+fn pass(batch: usize, sizes: Texts, task: &Task) -> Pass {
+    let rows = batch.min(sizes.examples);
+    Pass { rows, longest: sizes.longest, head: memory::head_of(task), path: Path::Stock }
+}
 
+/// The base's config, the task and the sizes of the token set, as far as its texts were read yet.
 fn known<'a>(
     base: &In<ModelFiles>,
     tokens: Option<&str>,
     check: &mut Check<'a>,
-    longest: Longest<'_>,
-) -> Option<Known<'a>> {
+    texts: Known<'_>,
+) -> Option<(Config, &'a Task, Texts)> {
     let nodes = check.nodes;
     let Some(Node::Tokenize(tokenize)) = nodes.get(tokens?) else { return None };
+    let bound = Texts { longest: tokenize.max_len, examples: usize::MAX };
     let config = check.config(base.name())?;
-    Some((config, &tokenize.task, longest(tokens?).unwrap_or(tokenize.max_len)))
+    Some((config, &tokenize.task, texts(tokens?).unwrap_or(bound)))
 }

@@ -14,7 +14,7 @@ use crate::{
     },
     federate::{self, Own},
     kinds::{Adapter, File, ModelFiles, Scores, Tokens},
-    memory::{self, Need, Pass, Path},
+    memory::{self, Need, Pass, Path, Texts},
     model::{Base, LoraConfig},
     node::{GraphStage, Node},
     objective::Objective,
@@ -132,9 +132,9 @@ impl GraphStage for Evaluate {
         &self,
         _name: &str,
         check: &mut Check<'_>,
-        longest: &dyn Fn(&str) -> Option<usize>,
+        texts: &dyn Fn(&str) -> Option<Texts>,
     ) -> Need {
-        demand::of_evaluation(&self.base, self.on.name(), self.batch, check, longest)
+        demand::of_evaluation(&self.base, self.on.name(), self.batch, check, texts)
     }
 
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {

@@ -14,7 +14,7 @@ use crate::{
     federate::{Clients, Clock, Own, Roll, Tier},
     kinds::{Adapter, Head, ModelFiles, Shards},
     local_train::LocalNumbers,
-    memory::Need,
+    memory::{Need, Texts},
     model::LoraConfig,
     node::{GraphStage, Node},
     parts::Parts,
@@ -133,7 +133,7 @@ impl GraphStage for Federate {
         &self,
         name: &str,
         check: &mut Check<'_>,
-        longest: &dyn Fn(&str) -> Option<usize>,
+        texts: &dyn Fn(&str) -> Option<Texts>,
     ) -> Need {
         let Ok(lora) = self.start(name).lora_config(check.sources) else { return Need::Nothing };
         let Some(all) = self.population(check.nodes) else { return Need::Nothing };
@@ -147,7 +147,7 @@ impl GraphStage for Federate {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most all")]
         let most = self.clients.expected(all).ceil() as usize;
         let tokens = self.tokens(check.nodes).map(str::to_owned);
-        demand::of_training(&self.base, tokens.as_deref(), &settings, most, check, longest)
+        demand::of_training(&self.base, tokens.as_deref(), &settings, most, check, texts)
     }
 
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::{
     edge::In,
     error::Result,
     kinds::{Adapter, Head, ModelFiles, Tokens},
-    memory::Need,
+    memory::{Need, Texts},
     model::LoraConfig,
     node::{GraphStage, Node},
     parts::Parts,
@@ -90,11 +90,11 @@ impl GraphStage for Train {
         &self,
         name: &str,
         check: &mut Check<'_>,
-        longest: &dyn Fn(&str) -> Option<usize>,
+        texts: &dyn Fn(&str) -> Option<Texts>,
     ) -> Need {
         let Ok(lora) = self.start(name).lora_config(check.sources) else { return Need::Nothing };
         let settings = [(lora, self.local.numbers(1))];
-        demand::of_training(&self.base, Some(self.on.name()), &settings, 1, check, longest)
+        demand::of_training(&self.base, Some(self.on.name()), &settings, 1, check, texts)
     }
 
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {
