@@ -18,6 +18,7 @@ pub mod evaluate;
 pub mod export;
 pub mod federate;
 pub mod fit;
+mod fused;
 pub mod kinds;
 pub mod ledger;
 pub mod linear;

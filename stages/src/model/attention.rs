@@ -26,7 +26,7 @@ pub(super) enum Projections {
 /// The attention part of a block.
 #[derive(Clone)]
 pub(super) struct Attention {
-    projections: Projections,
+    pub(super) projections: Projections,
     /// Applied by the block, which may first drop rows that nobody reads.
     pub(super) output: Linear,
     heads: usize,

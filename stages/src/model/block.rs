@@ -12,7 +12,7 @@ use super::positions::Positions;
 
 /// Which rows of the residual stream go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rows {
+pub(crate) enum Rows {
     /// Every token of every row of the batch: K·b·s of them.
     All,
     /// Only the tokens that a head reads: K·q of them.

@@ -2,9 +2,10 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::Base;
 use super::config::Config;
+use super::linear::on_host;
 use super::lora::places;
+use super::{Base, Blocks};
 use crate::peft::{AdapterError, Change, Delta, Matrix};
 
 impl Base {
@@ -18,7 +19,11 @@ impl Base {
     pub fn with_delta(&self, delta: &Delta) -> Result<Self, AdapterError> {
         let mut blocks = self.blocks.clone();
         for (layer, slot, change) in changed_modules(&self.config, delta)? {
-            blocks[layer].add(slot, &self.placed(change));
+            let change = self.placed(change);
+            match &mut blocks {
+                Blocks::Stock(blocks) => blocks[layer].add(slot, &change),
+                Blocks::Fused(decoder) => decoder.add(layer, slot, &on_host(change)),
+            }
         }
         Ok(Self {
             config: self.config.clone(),

@@ -24,6 +24,17 @@ impl Affine {
         self.weight = (self.weight.clone().transpose() + change).transpose();
     }
 
+    /// The width of the output.
+    pub(super) fn outputs(&self) -> usize {
+        self.weight.dims()[1]
+    }
+
+    /// The weight `[out, in]`, row by row, and the bias `[out]`.
+    pub(super) fn values(&self) -> (Vec<f32>, Option<Vec<f32>>) {
+        let bias = self.bias.as_ref().map(|bias| on_host(bias.clone()));
+        (on_host(self.weight.clone().transpose()), bias)
+    }
+
     fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
         let product = x.clone().matmul(self.weight.clone());
         match &self.bias {
@@ -31,6 +42,11 @@ impl Affine {
             None => product,
         }
     }
+}
+
+/// The values of a tensor on the CPU, row by row.
+pub(super) fn on_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.try_into_vec_as().expect("the CPU does not fail")
 }
 
 /// A linear module, with its place among the family's targets.
@@ -44,6 +60,11 @@ impl Linear {
     /// The module at `slot`.
     pub(super) fn new(slot: usize, frozen: Affine) -> Self {
         Self { slot, frozen }
+    }
+
+    /// Its slot and its frozen part.
+    pub(super) fn parts(&self) -> (usize, &Affine) {
+        (self.slot, &self.frozen)
     }
 
     /// Adds `change`, `[out, in]`, to the weight, if this is the module at `slot`.
@@ -79,6 +100,11 @@ impl Fused {
     /// The module at `slot`, already cut into queries, keys and values.
     pub(super) fn new(slot: usize, heads: usize, parts: [Affine; 3]) -> Self {
         Self { slot, heads, parts }
+    }
+
+    /// Its slot, its number of heads, and its queries, keys and values.
+    pub(super) fn parts(&self) -> (usize, usize, &[Affine; 3]) {
+        (self.slot, self.heads, &self.parts)
     }
 
     /// Adds `change`, `[3·heads·head_dim, in]` in the checkpoint's order of rows, to the weight, if this is the

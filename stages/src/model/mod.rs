@@ -16,6 +16,7 @@ mod factors;
 mod family;
 #[cfg(test)]
 mod family_tests;
+mod fuse;
 mod layout;
 mod linear;
 mod llama;
@@ -28,6 +29,7 @@ mod positions;
 #[cfg(test)]
 pub(crate) mod recorded;
 mod rope;
+mod tape;
 mod targets;
 #[cfg(test)]
 pub(crate) mod tiny;
@@ -40,6 +42,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 pub use batch::{Batch, Read, Row};
+pub(crate) use block::Rows;
 pub(crate) use changed::check_delta;
 pub use config::{Biases, Config, ConfigError, Position};
 pub use dropout::Dropout;
@@ -48,6 +51,7 @@ pub use family::Family;
 pub use layout::{Entry, Layout, Part};
 pub use lora::{Init, Layers, LoraConfig, LoraError, Module};
 pub use rope::{Rope, Scaling};
+pub use tape::{Adapters, Forward, Tape};
 pub use targets::{ALL_LINEAR, Targets};
 pub use vocabulary::{Likelihood, likelihood, read_classes};
 pub(crate) use weights::widen;
@@ -56,10 +60,20 @@ pub use weights::{
     shard_names,
 };
 
-use block::{Block, Pass, Rows};
+use crate::fused::{self, Decoder, Keep};
+use block::{Block, Pass};
 use norm::Norm;
 use positions::Positions;
 use weights::{CAUSAL_HEAD, Expected};
+
+/// The blocks, by what runs them.
+#[derive(Clone)]
+enum Blocks {
+    /// Burn's operations, on any device.
+    Stock(Vec<Block>),
+    /// The CPU's own kernels.
+    Fused(Decoder),
+}
 
 /// The frozen weights of a base model, f32 on one plain device.
 pub struct Base {
@@ -67,7 +81,7 @@ pub struct Base {
     device: Device,
     embeddings: Tensor<2>,
     embedding_norm: Option<Norm>,
-    blocks: Vec<Block>,
+    blocks: Blocks,
     final_norm: Norm,
     /// Shared with the bases that [`Base::with_delta`] makes of this one: loaded for one, it is there for all.
     causal_head: Arc<OnceLock<Tensor<2>>>,
@@ -94,7 +108,7 @@ impl Base {
         checkpoint.check(&expected, &|name| rules.may_ignore(name))?;
         let blocks =
             (0..config.layers).map(|layer| rules.block(&config, &checkpoint, layer, device));
-        let blocks = blocks.collect::<Result<_, _>>()?;
+        let blocks = Blocks::Stock(blocks.collect::<Result<_, _>>()?);
         let (embedding_norm, final_norm) = rules.norms(&config, &checkpoint, device)?;
         let embeddings = checkpoint.matrix(rules.embeddings(), device)?;
         let causal_head = Arc::new(OnceLock::new());
@@ -167,22 +181,34 @@ impl Base {
         factors: Option<&Factors>,
         dropout: Option<&Dropout>,
     ) -> Tensor<2> {
-        self.run(batch, factors, dropout, Rows::Read, None)
+        let Blocks::Fused(decoder) = &self.blocks else {
+            return self.run(batch, factors, dropout, Rows::Read, None);
+        };
+        let adapters = factors.map(Factors::on_host).unwrap_or_default();
+        let pass = fused::Pass { batch, adapters: &adapters, dropout };
+        let layers = self.config.layers;
+        let (hidden, _) = decoder.forward(pass, &self.embedded(batch), Keep::Nothing, layers);
+        let shape = [hidden.len() / self.config.hidden, self.config.hidden];
+        Tensor::from_data(TensorData::new(hidden, shape), &self.device)
     }
 
     /// The hidden states `[K·b·s, hidden]` after the last norm; those of padding mean nothing.
+    #[cfg(test)]
     pub fn hidden(&self, batch: &Batch, factors: Option<&Factors>) -> Tensor<2> {
         self.run(batch, factors, None, Rows::All, None)
     }
 
     /// What goes into each block, and last what [`Base::hidden`] returns: `layers + 1` tensors.
+    #[cfg(test)]
     pub fn hidden_by_layer(&self, batch: &Batch, factors: Option<&Factors>) -> Vec<Tensor<2>> {
         let mut trace = Vec::new();
         let last = self.run(batch, factors, None, Rows::All, Some(&mut trace));
+        trace.pop();
         trace.push(last);
         trace
     }
 
+    /// By Burn's operations. `trace` takes what goes into each block and into the last norm.
     fn run(
         &self,
         batch: &Batch,
@@ -196,14 +222,20 @@ impl Base {
         if let Some(norm) = &self.embedding_norm {
             x = norm.forward(&x);
         }
-        for (layer, block) in self.blocks.iter().enumerate() {
+        let Blocks::Stock(blocks) = &self.blocks else {
+            unreachable!("a fused base runs its decoder")
+        };
+        for (layer, block) in blocks.iter().enumerate() {
             if let Some(trace) = trace.as_deref_mut() {
                 trace.push(x.clone());
             }
             let rows = Rows::All;
             let pass = Pass { batch, positions: &positions, factors, dropout, layer, rows };
-            let last = layer + 1 == self.blocks.len();
+            let last = layer + 1 == blocks.len();
             x = block.forward(x, &pass, if last { keep } else { Rows::All });
+        }
+        if let Some(trace) = trace {
+            trace.push(x.clone());
         }
         self.final_norm.forward(&x)
     }
