@@ -139,6 +139,8 @@ impl<'a> Trainer<'a> {
             let dropout = Dropout::new(rates, self.done, at, self.base.device());
             let hidden = self.base.read(part, Some(&factors), dropout.as_ref());
             let (loss, losses) = self.head.loss(&hidden, &factors, part, &totals)?;
+            let scale = self.base.precision().loss_scale();
+            let loss = scale.map_or(loss.clone(), |scale| loss * scale);
             let mut gradients = loss.backward();
             let flat = leaves.iter().map(|leaf| {
                 let gradient = leaf.grad_remove(&mut gradients);
@@ -147,6 +149,7 @@ impl<'a> Trainer<'a> {
                 gradient.reshape([clients, rows * columns])
             });
             let flat = Tensor::cat(flat.collect(), 1);
+            let flat = scale.map_or(flat.clone(), |scale| flat / scale);
             sum = Some(match sum {
                 None => (flat, losses),
                 Some((old, before)) => (old + flat, before + losses),

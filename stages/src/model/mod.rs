@@ -25,6 +25,7 @@ mod norm;
 #[cfg(test)]
 mod parity_tests;
 mod positions;
+mod product;
 #[cfg(test)]
 pub(crate) mod recorded;
 mod rope;
@@ -56,14 +57,16 @@ pub use weights::{
     shard_names,
 };
 
+use crate::precision::Precision;
 use block::{Block, Pass, Rows};
 use norm::Norm;
 use positions::Positions;
 use weights::{CAUSAL_HEAD, Expected};
 
-/// The frozen weights of a base model, f32 on one plain device.
+/// The frozen weights of a base model on one plain device: f32, but for linear modules of another [`Precision`].
 pub struct Base {
     config: Config,
+    precision: Precision,
     device: Device,
     embeddings: Tensor<2>,
     embedding_norm: Option<Norm>,
@@ -76,13 +79,26 @@ pub struct Base {
 }
 
 impl Base {
-    /// Reads the weights of a base; a causal head of its own is read when [`Base::load_causal_head`] asks for it.
+    /// Reads the weights of a base, f32, as [`Base::load_in`] does.
     ///
     /// # Errors
     /// Tensors that are missing, unexpected or misshapen are named, all in one error.
     pub fn load(
         config: Config,
         checkpoint: Checkpoint<'_>,
+        device: &Device,
+    ) -> Result<Self, WeightsError> {
+        Self::load_in(config, checkpoint, Precision::F32, device)
+    }
+
+    /// Reads the weights of a base whose linear modules multiply in `precision`; a causal head of its own is read when [`Base::load_causal_head`] asks for it.
+    ///
+    /// # Errors
+    /// Tensors that are missing, unexpected or misshapen are named, all in one error.
+    pub fn load_in(
+        config: Config,
+        checkpoint: Checkpoint<'_>,
+        precision: Precision,
         device: &Device,
     ) -> Result<Self, WeightsError> {
         let rules = config.family.rules();
@@ -92,8 +108,12 @@ impl Base {
             expected.push(Expected::new(CAUSAL_HEAD, &[config.vocab, config.hidden]));
         }
         checkpoint.check(&expected, &|name| rules.may_ignore(name))?;
-        let blocks =
-            (0..config.layers).map(|layer| rules.block(&config, &checkpoint, layer, device));
+        // Rounded one by one, so that no more than one block is held in f32 for it.
+        let blocks = (0..config.layers).map(|layer| {
+            let mut block = rules.block(&config, &checkpoint, layer, device)?;
+            block.round(precision);
+            Ok::<_, WeightsError>(block)
+        });
         let blocks = blocks.collect::<Result<_, _>>()?;
         let (embedding_norm, final_norm) = rules.norms(&config, &checkpoint, device)?;
         let embeddings = checkpoint.matrix(rules.embeddings(), device)?;
@@ -110,6 +130,7 @@ impl Base {
             positions: Arc::default(),
             device: device.clone(),
             config,
+            precision,
         })
     }
 
@@ -142,6 +163,11 @@ impl Base {
     /// The sizes of this base.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// In what numbers its linear modules multiply.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The plain device that the weights lie on.
