@@ -30,7 +30,6 @@ impl Precision {
     const F16_LOSS_SCALE: f64 = 1024.0;
 
     /// Whether nothing is rounded, as where no precision is given: then it is in no key.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
     pub fn is_f32(&self) -> bool {
         *self == Self::F32
     }

@@ -32,7 +32,6 @@ fn bf16_stays_near_f32_and_is_not_f32() {
         let ((wanted, start), (found, _)) = (trained(Precision::F32), trained(Precision::Bf16));
         let loss = (found.mean_loss - wanted.mean_loss).abs() / wanted.mean_loss;
         let moved = share(&found.adapter, &wanted.adapter, &start);
-        println!("{model:?}: loss {loss:.1e}, adapter {moved:.1e}");
         assert!(loss > 1e-7 && loss < 1e-2, "{model:?}: {loss}");
         assert!(moved > 1e-4 && moved < 0.1, "{model:?}: {moved}");
     }
@@ -55,8 +54,6 @@ fn gradients_of_bf16_point_where_those_of_f32_do() {
             a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
         };
         let cosine = dot(&wanted, &found) / (dot(&wanted, &wanted) * dot(&found, &found)).sqrt();
-        println!("{model:?}: 1 - cosine {:.1e}", 1.0 - cosine);
-        // A gradient that was never rounded back, or a weight rounded twice, is as near; one of other weights is not.
         assert!(1.0 - cosine > 1e-9 && 1.0 - cosine < 1e-3, "{model:?}: {cosine}");
     }
 }

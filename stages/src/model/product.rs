@@ -62,10 +62,13 @@ mod tests {
         values.iter().map(|value| bf16::from_f32(*value).to_f64()).collect()
     }
 
-    /// `a·b` of `a`, `[n, k]`, and `b`, `[k, m]`.
-    fn exact(a: &[f64], b: &[f64], [n, k, m]: [usize; 3]) -> Vec<f64> {
-        let cell = |at: usize| (0..k).map(|j| a[at / m * k + j] * b[j * m + at % m]).sum();
-        (0..n * m).map(cell).collect()
+    /// `x·w` of `x`, `[rows, depth]`, and `w`, `[depth, columns]`.
+    fn exact(x: &[f64], w: &[f64], [rows, depth, columns]: [usize; 3]) -> Vec<f64> {
+        let cell = |at: usize| {
+            let (row, column) = (at / columns, at % columns);
+            (0..depth).map(|j| x[row * depth + j] * w[j * columns + column]).sum()
+        };
+        (0..rows * columns).map(cell).collect()
     }
 
     fn far(found: &[f32], wanted: &[f64]) -> f64 {
