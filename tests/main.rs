@@ -15,6 +15,7 @@ mod hub;
 mod hub_refusals;
 mod hub_server;
 mod partition;
+mod precision;
 mod resume;
 mod reuse;
 mod stopping;

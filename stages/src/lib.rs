@@ -30,6 +30,7 @@ pub mod objective;
 pub mod partition;
 pub mod parts;
 pub mod peft;
+pub mod precision;
 pub mod privacy;
 pub mod rows;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::{
     download::HubSettings,
     error::Result,
     model::Base,
+    precision::Precision,
 };
 
 /// Bases that stay loaded. A sweep over two bases alternates between them.
@@ -32,8 +33,8 @@ pub struct Session {
     hub: HubSettings,
     choice: DeviceChoice,
     device: OnceLock<Found>,
-    bases: Held<Digest>,
-    changed: Held<[Digest; 2]>,
+    bases: Held<(Digest, Precision)>,
+    changed: Held<([Digest; 2], Precision)>,
 }
 
 impl fmt::Debug for Session {
@@ -81,15 +82,16 @@ impl Session {
         POOL.with(|pool| pool.install(work))
     }
 
-    /// The base with this digest, unless it is not held or `lacks` something: then what `load` makes of the one
+    /// The base with this digest in this precision, unless it is not held or `lacks` something: then what `load` makes of the one
     /// that is held. Steps that ask for the same base at once wait for one load.
     pub fn base(
         &self,
         digest: Digest,
+        precision: Precision,
         lacks: impl FnOnce(&Base) -> bool,
         load: impl FnOnce(Option<Arc<Base>>) -> Result<Arc<Base>>,
     ) -> Result<Arc<Base>> {
-        self.bases.get(digest, lacks, load)
+        self.bases.get((digest, precision), lacks, load)
     }
 
     /// The base with the digest `of[0]` after the delta with the digest `of[1]` was added to it; all else is as with
@@ -97,10 +99,11 @@ impl Session {
     pub fn changed_base(
         &self,
         of: [Digest; 2],
+        precision: Precision,
         lacks: impl FnOnce(&Base) -> bool,
         make: impl FnOnce() -> Result<Arc<Base>>,
     ) -> Result<Arc<Base>> {
-        self.changed.get(of, lacks, |_| make())
+        self.changed.get((of, precision), lacks, |_| make())
     }
 }
 
@@ -164,6 +167,7 @@ mod tests {
         let base = || {
             session.base(
                 digest("base"),
+                Precision::F32,
                 |_| false,
                 |_| {
                     loads.fetch_add(1, Ordering::Relaxed);
@@ -176,7 +180,8 @@ mod tests {
                 makes.fetch_add(1, Ordering::Relaxed);
                 Ok(Arc::new(base()?.with_delta(&Delta::new())?))
             };
-            session.changed_base([digest("base"), digest(name)], |_| false, make).unwrap()
+            let of = [digest("base"), digest(name)];
+            session.changed_base(of, Precision::F32, |_| false, make).unwrap()
         };
         // All clients of a round ask at once.
         let first: Vec<Arc<Base>> = std::thread::scope(|scope| {

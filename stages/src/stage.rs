@@ -15,6 +15,7 @@ use crate::{
     edge::{Artifact, In, Open, Opened, TreeView},
     error::{Error, Result},
     metric,
+    precision::Precision,
     session::Session,
 };
 
@@ -43,6 +44,11 @@ pub trait Stage: Serialize + Send + Sync + 'static {
         Needs::Cpu
     }
 
+    /// In what numbers it multiplies by a frozen base; not every device has them all.
+    fn precision(&self) -> Precision {
+        Precision::F32
+    }
+
     /// Does the work: reads its inputs and writes its output through `cx`.
     fn run(&self, cx: &mut Context<'_>) -> Result<()>;
 }
@@ -57,6 +63,8 @@ pub trait Work: Send + Sync {
     fn kind(&self) -> &'static str;
     /// What it occupies.
     fn needs(&self) -> Needs;
+    /// In what numbers it multiplies by a frozen base.
+    fn precision(&self) -> Precision;
     /// Its fields, edges marked (see [`crate::edge::as_edge`]).
     fn with(&self) -> Result<Value>;
     /// Does the work.
@@ -78,6 +86,10 @@ impl<S: Stage> Work for S {
 
     fn needs(&self) -> Needs {
         Stage::needs(self)
+    }
+
+    fn precision(&self) -> Precision {
+        Stage::precision(self)
     }
 
     fn with(&self) -> Result<Value> {

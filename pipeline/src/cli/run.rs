@@ -63,13 +63,16 @@ impl Run {
         let fresh = world.store().is_none();
         let plan = self.resolved_plan(&project, &world, &device)?;
         if fresh {
-            project.check_data(&world, &plan, &plan.states(None)?)?;
+            let states = plan.states(None)?;
+            check_precision(&session, &plan, &states)?;
+            project.check_data(&world, &plan, &states)?;
         }
         let store = world.make_store()?;
         // Before the first look at a record: what is found from here on stays.
         let lease = store.lease()?;
         let states = plan.states(Some(store))?;
         if !fresh {
+            check_precision(&session, &plan, &states)?;
             project.check_data(&world, &plan, &states)?;
         }
         stop_on_signal()?;
@@ -162,6 +165,17 @@ impl Run {
             "effective": graphs,
         })
     }
+}
+
+/// Refuses steps that are to run in numbers that the device has not. It is not opened where nothing asks for any.
+fn check_precision(session: &Session, plan: &Plan, states: &[State]) -> Result<(), Failure> {
+    for (step, state) in plan.steps.iter().zip(states) {
+        let precision = step.work.precision();
+        if !precision.is_f32() && !matches!(state, State::Reused { .. } | State::Unwanted) {
+            precision.check(session.device()?)?;
+        }
+    }
+    Ok(())
 }
 
 fn planned(run: &str, states: &[State]) -> Event {

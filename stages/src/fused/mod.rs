@@ -49,7 +49,8 @@ use norm::Norm;
 use rotary::Turns;
 use tape::Kept;
 
-use crate::model::{Batch, Dropout};
+use crate::model::{Batch, Config, Dropout};
+use crate::precision::Precision;
 
 /// What a forward pass keeps for the gradients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +70,8 @@ pub(crate) struct Decoder {
     blocks: Vec<Block>,
     final_norm: Norm,
     heads: Heads,
-    hidden: usize,
-    inner: usize,
+    config: Config,
+    precision: Precision,
     /// The angular frequencies of rotary positions.
     frequencies: Option<Vec<f32>>,
     /// Rotations of the positions met so far.
@@ -122,11 +123,12 @@ impl Decoder {
             };
             chunks.par_iter().map(run).collect()
         });
-        let mut hidden = vec![0.0; pass.batch.clients() * pass.batch.reads() * self.hidden];
+        let mut hidden = vec![0.0; pass.batch.clients() * pass.batch.reads() * self.config.hidden];
         let mut kept = Vec::with_capacity(chunks.len());
         for (chunk, (read, of_chunk)) in chunks.iter().zip(found) {
-            for (read, row) in chunk.reads.iter().zip(read.chunks_exact(self.hidden)) {
-                hidden[read.place * self.hidden..][..self.hidden].copy_from_slice(row);
+            for (read, row) in chunk.reads.iter().zip(read.chunks_exact(self.config.hidden)) {
+                hidden[read.place * self.config.hidden..][..self.config.hidden]
+                    .copy_from_slice(row);
             }
             kept.push(of_chunk);
         }
@@ -146,16 +148,16 @@ impl Decoder {
     }
 
     fn shape<'a>(&'a self, turns: Option<&'a Turns>) -> Shape<'a> {
-        Shape { heads: &self.heads, turns, hidden: self.hidden, inner: self.inner }
+        Shape { heads: &self.heads, turns, hidden: self.config.hidden, inner: self.config.inner }
     }
 
     /// What goes into the first block.
     fn embed(&self, chunk: &Chunk, starts: &[usize], embedded: &[f32]) -> Buffer {
-        let mut x = self.buffers.take(chunk.tokens() * self.hidden);
+        let mut x = self.buffers.take(chunk.tokens() * self.config.hidden);
         for (&row, ends) in chunk.rows.iter().zip(chunk.ends.windows(2)) {
-            let length = (ends[1] - ends[0]) * self.hidden;
-            let to = &mut x[ends[0] * self.hidden..][..length];
-            to.copy_from_slice(&embedded[starts[row] * self.hidden..][..length]);
+            let length = (ends[1] - ends[0]) * self.config.hidden;
+            let to = &mut x[ends[0] * self.config.hidden..][..length];
+            to.copy_from_slice(&embedded[starts[row] * self.config.hidden..][..length]);
         }
         let Some(norm) = &self.embedding_norm else { return x };
         let mut normed = self.buffers.take(x.len());

@@ -81,7 +81,7 @@ impl Back<'_> {
         let mut flat = buffers.zeros(places.length);
         let Some((x, of_norm)) = kept.last.take() else { return flat };
         let mut by_read = buffers.take(x.len());
-        let width = decoder.hidden;
+        let width = decoder.config.hidden;
         for (read, row) in self.chunk.reads.iter().zip(by_read.chunks_exact_mut(width)) {
             row.copy_from_slice(&d_hidden[read.place * width..][..width]);
         }

@@ -1,5 +1,7 @@
 //! A frozen weight, and its products with rows of tokens.
 
+use crate::precision::Precision;
+
 use super::matmul::{Matrix, MatrixMut, Write, product};
 
 /// A frozen matrix `[out, in]`.
@@ -15,10 +17,12 @@ pub(super) enum Weight {
 }
 
 impl Weight {
-    /// A weight in f32.
-    pub(super) fn f32(values: Vec<f32>, shape: [usize; 2]) -> Self {
+    /// A weight `[out, in]`, row by row, whose values were rounded to `precision`.
+    pub(super) fn new(values: Vec<f32>, shape: [usize; 2], precision: Precision) -> Self {
         assert_eq!(values.len(), shape[0] * shape[1]);
-        Self::F32 { values, shape }
+        match precision {
+            Precision::F32 | Precision::Bf16 | Precision::F16 => Self::F32 { values, shape },
+        }
     }
 
     /// `[out, in]`.

@@ -139,12 +139,15 @@ impl<'a> Trainer<'a> {
             let forward = self.base.forward(part, &adapters, dropout.as_ref(), Tape::Whole);
             let hidden = forward.hidden.clone().autodiff().require_grad();
             let (loss, losses) = self.head.loss(&hidden, score.as_ref(), part, &totals)?;
+            let scale = self.base.precision().loss_scale();
+            let loss = scale.map_or(loss.clone(), |scale| loss * scale);
             let mut gradients = loss.backward();
             let by_hidden = hidden.grad_remove(&mut gradients);
             let by_hidden = by_hidden.unwrap_or_else(|| forward.hidden.zeros_like());
             let trains = score.as_ref().filter(|_| is_trained);
             let by_score = trains.and_then(|score| score.grad_remove(&mut gradients));
             let flat = forward.backward(by_hidden, by_score);
+            let flat = scale.map_or(flat.clone(), |scale| flat / scale);
             sum = Some(match sum {
                 None => (flat, losses),
                 Some((old, before)) => (old + flat, before + losses),

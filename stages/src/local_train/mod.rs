@@ -21,6 +21,8 @@ mod member;
 mod numbers;
 #[cfg(test)]
 mod objective_tests;
+#[cfg(test)]
+mod precision_tests;
 mod prune;
 #[cfg(test)]
 mod prune_tests;

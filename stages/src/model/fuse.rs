@@ -21,6 +21,9 @@ impl Base {
     /// Where the base does not lie on the CPU.
     #[must_use]
     pub fn fused(self, threads: Arc<ThreadPool>) -> Self {
+        if !self.precision.is_f32() {
+            return self;
+        }
         let Blocks::Stock(blocks) = self.blocks else { return self };
         let slopes = match self.config.position {
             Position::Alibi => alibi::slopes(self.config.heads).into_iter().map(narrow).collect(),
@@ -29,6 +32,7 @@ impl Base {
         let embedding_norm = self.embedding_norm.as_ref().map(super::norm::Norm::values);
         let decoder = Decoder::new(
             &self.config,
+            self.precision,
             slopes,
             embedding_norm,
             self.final_norm.values(),
@@ -47,7 +51,8 @@ impl Base {
     }
 }
 
-fn parts(block: &Block) -> Parts {
+/// What the CPU's kernels take of a block.
+pub(super) fn parts(block: &Block) -> Parts {
     let projections = match &block.attention.projections {
         Projections::Apart { query, key, value } => below(&[query, key, value]),
         Projections::Fused(module) => {

@@ -3,19 +3,23 @@
 use burn::tensor::Tensor;
 
 use super::block::Pass;
+use super::product;
+use crate::precision::Precision;
 
 /// A weight `[in, out]`, and perhaps a bias `[1, out]`.
 #[derive(Clone)]
 pub(super) struct Affine {
     weight: Tensor<2>,
     bias: Option<Tensor<2>>,
+    precision: Precision,
 }
 
 impl Affine {
     /// `weight` is `[out, in]` and `bias` `[out]`, as checkpoints store them.
     pub(super) fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
         // A view: a product packs its operands anyway.
-        Self { weight: weight.transpose(), bias: bias.map(Tensor::unsqueeze) }
+        let bias = bias.map(Tensor::unsqueeze);
+        Self { weight: weight.transpose(), bias, precision: Precision::F32 }
     }
 
     /// Adds `change`, `[out, in]`, to the weight, which other bases may share and which stays as it is for them.
@@ -35,8 +39,15 @@ impl Affine {
         (on_host(self.weight.clone().transpose()), bias)
     }
 
+    /// Rounds the weight to `precision`; what is to be added to it was added before.
+    fn round(&mut self, precision: Precision) {
+        let stored = self.weight.clone().transpose();
+        self.weight = product::keep(stored, precision).transpose();
+        self.precision = precision;
+    }
+
     fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
-        let product = x.clone().matmul(self.weight.clone());
+        let product = product::multiply(x.clone(), self.weight.clone(), self.precision);
         match &self.bias {
             Some(bias) => product + bias.clone(),
             None => product,
@@ -72,6 +83,11 @@ impl Linear {
         if self.slot == slot {
             self.frozen.add(change.clone());
         }
+    }
+
+    /// Rounds the weight to `precision`.
+    pub(super) fn round(&mut self, precision: Precision) {
+        self.frozen.round(precision);
     }
 
     /// `x` is `[rows, in]`, the result `[rows, out]`.
@@ -118,6 +134,13 @@ impl Fused {
         let rows: Tensor<3> = change.clone().reshape([self.heads, 3, width * inputs]);
         for (at, part) in self.parts.iter_mut().enumerate() {
             part.add(rows.clone().narrow(1, at, 1).reshape([self.heads * width, inputs]));
+        }
+    }
+
+    /// Rounds the weight to `precision`.
+    pub(super) fn round(&mut self, precision: Precision) {
+        for part in &mut self.parts {
+            part.round(precision);
         }
     }
 

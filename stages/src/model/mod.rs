@@ -26,6 +26,7 @@ mod norm;
 #[cfg(test)]
 mod parity_tests;
 mod positions;
+mod product;
 #[cfg(test)]
 pub(crate) mod recorded;
 mod rope;
@@ -61,6 +62,7 @@ pub use weights::{
 };
 
 use crate::fused::{self, Decoder, Keep};
+use crate::precision::Precision;
 use block::{Block, Pass};
 use norm::Norm;
 use positions::Positions;
@@ -75,9 +77,10 @@ enum Blocks {
     Fused(Decoder),
 }
 
-/// The frozen weights of a base model, f32 on one plain device.
+/// The frozen weights of a base model on one plain device: f32, but for linear modules of another [`Precision`].
 pub struct Base {
     config: Config,
+    precision: Precision,
     device: Device,
     embeddings: Tensor<2>,
     embedding_norm: Option<Norm>,
@@ -90,13 +93,26 @@ pub struct Base {
 }
 
 impl Base {
-    /// Reads the weights of a base; a causal head of its own is read when [`Base::load_causal_head`] asks for it.
+    /// Reads the weights of a base, f32, as [`Base::load_in`] does.
     ///
     /// # Errors
     /// Tensors that are missing, unexpected or misshapen are named, all in one error.
     pub fn load(
         config: Config,
         checkpoint: Checkpoint<'_>,
+        device: &Device,
+    ) -> Result<Self, WeightsError> {
+        Self::load_in(config, checkpoint, Precision::F32, device)
+    }
+
+    /// Reads the weights of a base whose linear modules multiply in `precision`; a causal head of its own is read when [`Base::load_causal_head`] asks for it.
+    ///
+    /// # Errors
+    /// Tensors that are missing, unexpected or misshapen are named, all in one error.
+    pub fn load_in(
+        config: Config,
+        checkpoint: Checkpoint<'_>,
+        precision: Precision,
         device: &Device,
     ) -> Result<Self, WeightsError> {
         let rules = config.family.rules();
@@ -106,8 +122,12 @@ impl Base {
             expected.push(Expected::new(CAUSAL_HEAD, &[config.vocab, config.hidden]));
         }
         checkpoint.check(&expected, &|name| rules.may_ignore(name))?;
-        let blocks =
-            (0..config.layers).map(|layer| rules.block(&config, &checkpoint, layer, device));
+        // Rounded one by one, so that no more than one block is held in f32 for it.
+        let blocks = (0..config.layers).map(|layer| {
+            let mut block = rules.block(&config, &checkpoint, layer, device)?;
+            block.round(precision);
+            Ok::<_, WeightsError>(block)
+        });
         let blocks = Blocks::Stock(blocks.collect::<Result<_, _>>()?);
         let (embedding_norm, final_norm) = rules.norms(&config, &checkpoint, device)?;
         let embeddings = checkpoint.matrix(rules.embeddings(), device)?;
@@ -124,6 +144,7 @@ impl Base {
             positions: Arc::default(),
             device: device.clone(),
             config,
+            precision,
         })
     }
 
@@ -156,6 +177,11 @@ impl Base {
     /// The sizes of this base.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// In what numbers its linear modules multiply.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The plain device that the weights lie on.

@@ -19,6 +19,7 @@ use crate::{
     objective::Objective,
     parts::Parts,
     peft::{AdapterTensors, SCORE},
+    precision::Precision,
     stage::{Context, Needs, Stage},
     steps::{model::load_base, partition, tokenize::task_of},
     token_set::TokenSet,
@@ -52,6 +53,9 @@ pub struct Evaluate {
     /// Examples in a batch. It cannot change a figure by more than rounding, so it is in no key.
     #[serde(default = "sixty_four", skip_serializing)]
     pub batch: usize,
+    /// In what numbers the frozen base multiplies.
+    #[serde(default, skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
     /// The clients' own last adapters, where each keeps something to itself: the scores are the means over these.
     #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
     own: Vec<Own>,
@@ -159,6 +163,10 @@ impl Stage for Evaluate {
         Needs::Device
     }
 
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {
         let tokens = cx.tree(&self.on)?;
         let set = TokenSet::from_bytes(&tokens.blob(&self.split)?)?;
@@ -169,7 +177,8 @@ impl Stage for Evaluate {
                 self.split
             )));
         }
-        let base = load_base(cx, &self.base, set.objective().is_causal(), self.adapter.as_ref())?;
+        let (causal, adapter) = (set.objective().is_causal(), self.adapter.as_ref());
+        let base = load_base(cx, &self.base, self.precision, causal, adapter)?;
         let adapter = self.adapter.as_ref().map(|adapter| cx.open(adapter)).transpose()?;
         let table = match &self.skew {
             Some(skew) => partition::label_table(&cx.open(skew)?.0)?,

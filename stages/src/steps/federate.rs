@@ -236,6 +236,7 @@ impl Rounds<'_> {
                     adapter: global.clone(),
                     own: training.own.clone(),
                     keeps: training.keeps,
+                    precision: training.local.precision,
                 };
                 losses.push(to.add_for(format!("{name}/loss"), loss, Some(round), Some(client)));
             }

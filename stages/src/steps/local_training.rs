@@ -13,6 +13,7 @@ use crate::{
     model::LoraConfig,
     parts::Parts,
     peft::AdapterTensors,
+    precision::Precision,
     stage::{Context, Needs, Stage},
     steps::model::load_base,
     token_set::TokenSet,
@@ -78,6 +79,9 @@ pub struct Local {
     pub clip: Option<f64>,
     /// FedProx's μ; 0 is none (Li et al. 2018, arXiv:1812.06127).
     pub prox: f64,
+    /// In what numbers the frozen base multiplies.
+    #[serde(skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
 }
 
 impl Default for Local {
@@ -92,6 +96,7 @@ impl Default for Local {
             warmup_steps: 0,
             clip: None,
             prox: 0.0,
+            precision: Precision::F32,
         }
     }
 }
@@ -111,6 +116,7 @@ impl Local {
             warmup_steps: if round == 1 { self.warmup_steps } else { 0 },
             clip: self.clip,
             prox: self.prox,
+            precision: self.precision,
         }
     }
 
@@ -201,10 +207,15 @@ impl Stage for LocalTraining {
         Needs::Device
     }
 
+    fn precision(&self) -> Precision {
+        self.local.precision
+    }
+
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {
         let data = cx.open(&self.shard)?;
         let global = cx.open(&self.from)?;
-        let base = load_base(cx, &self.base, data.objective().is_causal(), Some(&self.from))?;
+        let (causal, precision) = (data.objective().is_causal(), self.local.precision);
+        let base = load_base(cx, &self.base, precision, causal, Some(&self.from))?;
         let own = self.own.as_ref().map(|own| cx.open(own)).transpose()?;
         let lora = self.settings(&global, own.as_ref());
         let start = federate::of_client(&global, own.as_ref(), self.keeps, &lora)?;
