@@ -9,8 +9,10 @@
 pub mod aggregate;
 pub mod check;
 pub mod codec;
+pub mod cohort;
 pub mod corpus;
 pub mod device;
+pub mod device_failure;
 pub mod download;
 pub mod edge;
 pub mod error;
@@ -19,6 +21,7 @@ pub mod export;
 pub mod federate;
 pub mod fit;
 mod fused;
+pub mod kernel_cache;
 pub mod kinds;
 pub mod ledger;
 pub mod linear;

@@ -1,4 +1,4 @@
-//! What a process holds beyond a single step: its device, loaded bases, and the way to the Hub.
+//! What a process holds beyond a single step: its devices, loaded bases, and the way to the Hub.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 use artifacts::Digest;
 
 use crate::{
-    device::{self, DeviceChoice, Found},
+    device::{self, Asked, Found},
     download::HubSettings,
     error::Result,
     model::Base,
@@ -28,10 +28,10 @@ struct Held<K> {
     slots: Mutex<Vec<(K, Slot)>>,
 }
 
-/// Shared by all steps of a process. Nothing in it can change a result.
+/// Shared by all steps of a process that run on one device. Nothing in it can change a result.
 pub struct Session {
     hub: HubSettings,
-    choice: DeviceChoice,
+    asked: Asked,
     device: OnceLock<Found>,
     bases: Held<(Digest, Precision)>,
     changed: Held<([Digest; 2], Precision)>,
@@ -39,15 +39,30 @@ pub struct Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("choice", &self.choice).finish_non_exhaustive()
+        f.debug_struct("Session").field("asked", &self.asked).finish_non_exhaustive()
     }
 }
 
 impl Session {
-    /// A session that trains on `choice` and downloads by `hub`. Opens neither yet.
-    pub fn new(choice: DeviceChoice, hub: HubSettings) -> Self {
+    /// A session that trains on the first of the devices that are `asked` for, and downloads by `hub`. Opens neither
+    /// yet.
+    pub fn new(asked: impl Into<Asked>, hub: HubSettings) -> Self {
         let (bases, changed) = (Held::new(BASES_HELD), Held::new(CHANGED_HELD));
-        Self { hub, choice, device: OnceLock::new(), bases, changed }
+        Self { hub, asked: asked.into(), device: OnceLock::new(), bases, changed }
+    }
+
+    /// A session for each device that is asked for, in that order. Each holds its own bases, so that what one device
+    /// computes with never lies on another.
+    ///
+    /// # Errors
+    /// This build or this machine has no such device.
+    pub fn by_device(&self) -> Result<Vec<Self>> {
+        let seat = |found: Found| {
+            let seat = Self::new(self.asked.clone(), self.hub.clone());
+            seat.device.get_or_init(|| found);
+            seat
+        };
+        Ok(device::choose_all(&self.asked)?.into_iter().map(seat).collect())
     }
 
     /// How to reach the Hub.
@@ -63,7 +78,7 @@ impl Session {
         if let Some(found) = self.device.get() {
             return Ok(found);
         }
-        let found = device::choose(self.choice)?;
+        let found = device::choose_all(&self.asked)?.swap_remove(0);
         Ok(self.device.get_or_init(|| found))
     }
 
@@ -150,6 +165,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::device::DeviceChoice;
     use crate::model::tiny;
     use crate::peft::Delta;
 
