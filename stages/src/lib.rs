@@ -22,6 +22,7 @@ pub mod federate;
 pub mod fit;
 mod fused;
 pub mod kernel_cache;
+pub mod kernels;
 pub mod kinds;
 pub mod ledger;
 pub mod linear;
@@ -34,6 +35,7 @@ pub mod partition;
 pub mod parts;
 pub mod peft;
 pub mod precision;
+pub mod prefix;
 pub mod privacy;
 pub mod rows;
 #[cfg(test)]

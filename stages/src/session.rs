@@ -6,11 +6,13 @@ use std::{
 };
 
 use artifacts::Digest;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
     device::{self, Asked, Found},
     download::HubSettings,
-    error::Result,
+    error::{Error, Result},
+    kernels::Kernels,
     model::Base,
     precision::Precision,
 };
@@ -33,6 +35,9 @@ pub struct Session {
     hub: HubSettings,
     asked: Asked,
     device: OnceLock<Found>,
+    kernels: Kernels,
+    threads: usize,
+    pool: OnceLock<Arc<ThreadPool>>,
     bases: Held<(Digest, Precision)>,
     changed: Held<([Digest; 2], Precision)>,
 }
@@ -48,7 +53,23 @@ impl Session {
     /// yet.
     pub fn new(asked: impl Into<Asked>, hub: HubSettings) -> Self {
         let (bases, changed) = (Held::new(BASES_HELD), Held::new(CHANGED_HELD));
-        Self { hub, asked: asked.into(), device: OnceLock::new(), bases, changed }
+        Self {
+            hub,
+            asked: asked.into(),
+            device: OnceLock::new(),
+            kernels: Kernels::Auto,
+            threads: 0,
+            pool: OnceLock::new(),
+            bases,
+            changed,
+        }
+    }
+
+    /// The same session with these kernels. Where they are fedpipe's own, `threads` threads share the work of all steps;
+    /// 0 is one for each core.
+    #[must_use]
+    pub fn with_kernels(self, kernels: Kernels, threads: usize) -> Self {
+        Self { kernels, threads, ..self }
     }
 
     /// A session for each device that is asked for, in that order. Each holds its own bases, so that what one device
@@ -59,6 +80,7 @@ impl Session {
     pub fn by_device(&self) -> Result<Vec<Self>> {
         let seat = |found: Found| {
             let seat = Self::new(self.asked.clone(), self.hub.clone());
+            let seat = seat.with_kernels(self.kernels, self.threads);
             seat.device.get_or_init(|| found);
             seat
         };
@@ -80,6 +102,25 @@ impl Session {
         }
         let found = device::choose_all(&self.asked)?.swap_remove(0);
         Ok(self.device.get_or_init(|| found))
+    }
+
+    /// A base that was just loaded, with the kernels that this session computes by.
+    ///
+    /// # Errors
+    /// The device cannot be opened, or the system starts no threads.
+    pub(crate) fn prepared(&self, base: Base) -> Result<Base> {
+        if self.kernels == Kernels::Stock || !self.device()?.is_cpu() {
+            return Ok(base);
+        }
+        if let Some(pool) = self.pool.get() {
+            return Ok(base.fused(Arc::clone(pool)));
+        }
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(self.threads)
+            .thread_name(|at| format!("kernels-{at}"))
+            .build()
+            .map_err(|error| Error::failed(format!("the system starts no threads: {error}")))?;
+        Ok(base.fused(Arc::clone(self.pool.get_or_init(|| Arc::new(pool)))))
     }
 
     /// Runs `work` with one thread for all its tensor operations, so that no sum depends on how many

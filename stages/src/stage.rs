@@ -270,6 +270,11 @@ impl<'a> Context<'a> {
         self.metrics.insert(metric::of_client(client, name), value);
     }
 
+    /// The bytes that are free where the store is, if the system says so.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.store.free_bytes()
+    }
+
     /// Says how far the work is.
     pub fn progress(&self, done: u64, total: u64, unit: &str) {
         self.report.progress(done, total, unit);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::model::Batch;
+use crate::model::{Batch, Rows};
 
 /// About so many tokens go through the base together. Long enough for fast products, short enough that the rows of
 /// one small batch keep several threads busy. The cut depends on the batch alone, so that sums over chunks are the
@@ -44,16 +44,19 @@ impl Chunk {
     }
 }
 
-/// The chunks of a batch, client after client. What stands behind the last read of a row is left out: no token
-/// sees what follows it.
-pub(super) fn cut(batch: &Batch) -> Vec<Chunk> {
+/// The chunks of a batch, client after client. For [`Rows::Read`], what stands behind the last read of a row is left
+/// out: no token sees what follows it.
+pub(super) fn cut(batch: &Batch, wanted: Rows) -> Vec<Chunk> {
     let mut reads: Vec<Vec<(usize, usize)>> = vec![Vec::new(); batch.lengths().len()];
     for (place, read) in batch.places().iter().enumerate() {
         if let Some((row, at)) = *read {
             reads[row].push((at, place));
         }
     }
-    let needed = |row: usize| reads[row].iter().map(|(at, _)| at + 1).max().unwrap_or(0);
+    let needed = |row: usize| match wanted {
+        Rows::All => batch.lengths()[row],
+        Rows::Read => reads[row].iter().map(|(at, _)| at + 1).max().unwrap_or(0),
+    };
     let mut chunks = Vec::new();
     for client in 0..batch.clients() {
         let rows: Vec<usize> = (client * batch.rows()..(client + 1) * batch.rows())
@@ -129,7 +132,10 @@ mod tests {
 
     #[test]
     fn rows_end_at_their_last_read_and_padding_is_left_out() {
-        let chunks = cut(&batch(&[&[(5, &[1, 3]), (2, &[1])], &[(9, &[0])]]));
+        let batch = batch(&[&[(5, &[1, 3]), (2, &[1])], &[(9, &[0])]]);
+        let whole: Vec<usize> = cut(&batch, Rows::All).iter().map(Chunk::tokens).collect();
+        assert_eq!(whole, [7, 9]);
+        let chunks = cut(&batch, Rows::Read);
         assert_eq!(chunks.len(), 2);
         assert_eq!((chunks[0].client, chunks[0].rows.as_slice()), (0, &[0, 1][..]));
         assert_eq!(chunks[0].ends, [0, 4, 6]);

@@ -49,7 +49,7 @@ use norm::Norm;
 use rotary::Turns;
 use tape::Kept;
 
-use crate::model::{Batch, Config, Dropout};
+use crate::model::{Batch, Config, Dropout, Rows};
 use crate::precision::Precision;
 
 /// What a forward pass keeps for the gradients.
@@ -104,21 +104,21 @@ impl Decoder {
     }
 
     /// The hidden states `[K·q, hidden]` after the last norm, of the tokens that a head reads; zeros for reads that
-    /// only fill up. `embedded` are the embeddings of all tokens of the batch, row after row without padding. The
-    /// tape begins at block `lowest`, the first with something to train.
+    /// only fill up. `entering` is what the pass begins with, row after row without padding: embeddings, or what the
+    /// batch starts with. The tape begins at block `lowest`, the first with something to train.
     pub(crate) fn forward(
         &self,
         pass: Pass<'_>,
-        embedded: &[f32],
+        entering: &[f32],
         keep: Keep,
         lowest: usize,
     ) -> (Vec<f32>, Tape) {
-        let chunks = chunk::cut(pass.batch);
+        let chunks = chunk::cut(pass.batch, Rows::Read);
         let starts = pass.batch.starts();
         let turns = self.turns(&chunks);
         let found: Vec<(Buffer, Kept)> = self.threads.install(|| {
             let run = |chunk: &Chunk| {
-                let x = self.embed(chunk, &starts, embedded);
+                let x = self.enter(pass.batch, chunk, &starts, entering);
                 self.chunk_forward(chunk, pass, x, turns.as_deref(), keep, lowest)
             };
             chunks.par_iter().map(run).collect()
@@ -151,15 +151,38 @@ impl Decoder {
         Shape { heads: &self.heads, turns, hidden: self.config.hidden, inner: self.config.inner }
     }
 
-    /// What goes into the first block.
-    fn embed(&self, chunk: &Chunk, starts: &[usize], embedded: &[f32]) -> Buffer {
+    /// What goes into block `end`, `[Σ lengths, hidden]`, where no block before it is adapted; the arguments are those
+    /// of [`Decoder::forward`].
+    pub(crate) fn below(&self, batch: &Batch, entering: &[f32], end: usize) -> Vec<f32> {
+        let chunks = chunk::cut(batch, Rows::All);
+        let starts = batch.starts();
+        let turns = self.turns(&chunks);
+        let pass = Pass { batch, adapters: &[], dropout: None };
+        let found: Vec<Buffer> = self.threads.install(|| {
+            let run = |chunk: &Chunk| {
+                let mut x = self.enter(batch, chunk, &starts, entering);
+                for (layer, block) in self.blocks.iter().enumerate().take(end).skip(first(batch)) {
+                    let site = self.site(layer, chunk, pass, None);
+                    (x, _) = block.forward(x, self.shape(turns.as_deref()), &site, None, false);
+                }
+                x
+            };
+            chunks.par_iter().map(run).collect()
+        });
+        found.iter().flat_map(|states| states.iter()).copied().collect()
+    }
+
+    /// What goes into the first block of a pass.
+    fn enter(&self, batch: &Batch, chunk: &Chunk, starts: &[usize], entering: &[f32]) -> Buffer {
         let mut x = self.buffers.take(chunk.tokens() * self.config.hidden);
         for (&row, ends) in chunk.rows.iter().zip(chunk.ends.windows(2)) {
             let length = (ends[1] - ends[0]) * self.config.hidden;
             let to = &mut x[ends[0] * self.config.hidden..][..length];
-            to.copy_from_slice(&embedded[starts[row] * self.config.hidden..][..length]);
+            to.copy_from_slice(&entering[starts[row] * self.config.hidden..][..length]);
         }
-        let Some(norm) = &self.embedding_norm else { return x };
+        let Some(norm) = self.embedding_norm.as_ref().filter(|_| batch.start().is_none()) else {
+            return x;
+        };
         let mut normed = self.buffers.take(x.len());
         norm.forward(&x, &mut normed, &mut self.buffers.take(Norm::kept(chunk.tokens())));
         normed
@@ -176,7 +199,7 @@ impl Decoder {
     ) -> (Buffer, Kept) {
         let reads = chunk.read_tokens();
         let (masks, mut kept) = (pass.masks(), Kept::default());
-        for (layer, block) in self.blocks.iter().enumerate() {
+        for (layer, block) in self.blocks.iter().enumerate().skip(first(pass.batch)) {
             let site = self.site(layer, chunk, pass, masks.as_ref());
             let last = layer + 1 == self.blocks.len();
             let keeps = layer >= lowest;
@@ -205,4 +228,9 @@ impl Decoder {
         let adapter = pass.adapters.get(chunk.client);
         Site { layer, chunk, adapter, masks, buffers: &self.buffers }
     }
+}
+
+/// The first block that a pass over the batch runs.
+fn first(batch: &Batch) -> usize {
+    batch.start().map_or(0, |start| start.layer)
 }

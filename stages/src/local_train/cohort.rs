@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use super::adamw::{AdamW, Moments};
 use super::loss::Head;
 use super::member::{Client, Member, trained_parts};
-use super::numbers::{LocalNumbers, Optimizer};
+use super::numbers::{Checkpoint, LocalNumbers, Optimizer};
 use super::prune::Penalty;
 use super::{TrainError, control, schedule, sgd};
 use crate::model::{Adapters, Base, Batch, Dropout, Layout, Part, Tape};
@@ -132,11 +132,15 @@ impl<'a> Trainer<'a> {
         };
         let units = |k: usize| parts.iter().map(|part| self.head.units(part, k)).sum();
         let totals: Vec<usize> = (0..clients).map(units).collect();
+        let tape = match self.numbers.checkpoint {
+            Checkpoint::None => Tape::Whole,
+            Checkpoint::Block => Tape::Blocks,
+        };
         let mut sum: Option<(Tensor<2>, Tensor<2>)> = None;
         for (at, part) in parts.iter().enumerate() {
             let rates = self.members.iter().map(|member| (member.seed, member.dropout)).collect();
             let dropout = Dropout::new(rates, self.done, at, self.base.device());
-            let forward = self.base.forward(part, &adapters, dropout.as_ref(), Tape::Whole);
+            let forward = self.base.forward(part, &adapters, dropout.as_ref(), tape);
             let hidden = forward.hidden.clone().autodiff().require_grad();
             let (loss, losses) = self.head.loss(&hidden, score.as_ref(), part, &totals)?;
             let scale = self.base.precision().loss_scale();

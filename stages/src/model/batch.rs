@@ -25,6 +25,15 @@ pub struct Row {
     pub reads: Vec<Read>,
 }
 
+/// What a pass begins with that need not run the first blocks.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The block that the hidden states go into; those before it are not run.
+    pub layer: usize,
+    /// The hidden states `[Σ lengths, hidden]`: row after row of the batch, without padding.
+    pub states: Vec<f32>,
+}
+
 /// Rows of `clients` clients, padded on the right to one width, client after client.
 ///
 /// Letters: K clients, b rows and q reads for each of them, s tokens in a row. A client with fewer rows or reads
@@ -46,6 +55,7 @@ pub struct Batch {
     labels: Vec<u32>,
     targets: Vec<u32>,
     weights: Vec<f32>,
+    start: Option<Start>,
     pub(super) ids: Tensor<1, Int>,
     pub(super) read: Tensor<1, Int>,
 }
@@ -104,9 +114,27 @@ impl Batch {
             labels: labels.iter().flat_map(padded).collect(),
             targets,
             weights,
+            start: None,
             ids: tensor(ids, total * width),
             read: tensor(read, clients.len() * reads),
         }
+    }
+
+    /// The same rows, whose passes begin with these hidden states.
+    ///
+    /// # Panics
+    /// Where there are not as many hidden states as tokens.
+    #[must_use]
+    pub fn starting(self, start: Start) -> Self {
+        let tokens: usize = self.lengths.iter().sum();
+        let whole = start.states.len().is_multiple_of(tokens.max(1));
+        assert!(whole, "{tokens} tokens have {} numbers", start.states.len());
+        Self { start: Some(start), ..self }
+    }
+
+    /// What a pass begins with, unless it begins with the embeddings.
+    pub fn start(&self) -> Option<&Start> {
+        self.start.as_ref()
     }
 
     /// K, the number of clients.

@@ -1,5 +1,6 @@
 //! A base whose blocks are run by the CPU's own kernels.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
@@ -42,12 +43,16 @@ impl Base {
         Self { blocks: Blocks::Fused(decoder), ..self }
     }
 
-    /// The embeddings of all tokens of a batch, row after row without padding.
-    pub(super) fn embedded(&self, batch: &Batch) -> Vec<f32> {
+    /// What a pass of the CPU's kernels begins with, row after row without padding: the embeddings of all tokens, or
+    /// the hidden states that the batch has with it.
+    pub(super) fn entering<'a>(&self, batch: &'a Batch) -> Cow<'a, [f32]> {
+        if let Some(start) = batch.start() {
+            return Cow::Borrowed(&start.states);
+        }
         let ids: Vec<i32> = batch.tokens_of_rows().iter().map(|id| id.cast_signed()).collect();
         let count = ids.len();
         let ids = Tensor::from_data(TensorData::new(ids, [count]), &self.device);
-        on_host(self.embeddings.clone().select(0, ids))
+        Cow::Owned(on_host(self.embeddings.clone().select(0, ids)))
     }
 }
 

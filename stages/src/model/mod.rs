@@ -42,7 +42,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-pub use batch::{Batch, Read, Row};
+pub use batch::{Batch, Read, Row, Start};
 pub(crate) use block::Rows;
 pub(crate) use changed::check_delta;
 pub use config::{Biases, Config, ConfigError, Position};
@@ -64,6 +64,7 @@ pub use weights::{
 use crate::fused::{self, Decoder, Keep};
 use crate::precision::Precision;
 use block::{Block, Pass};
+use linear::on_host;
 use norm::Norm;
 use positions::Positions;
 use weights::{CAUSAL_HEAD, Expected};
@@ -213,7 +214,7 @@ impl Base {
         let adapters = factors.map(Factors::on_host).unwrap_or_default();
         let pass = fused::Pass { batch, adapters: &adapters, dropout };
         let layers = self.config.layers;
-        let (hidden, _) = decoder.forward(pass, &self.embedded(batch), Keep::Nothing, layers);
+        let (hidden, _) = decoder.forward(pass, &self.entering(batch), Keep::Nothing, layers);
         let shape = [hidden.len() / self.config.hidden, self.config.hidden];
         Tensor::from_data(TensorData::new(hidden, shape), &self.device)
     }
@@ -224,7 +225,24 @@ impl Base {
         self.run(batch, factors, None, Rows::All, None)
     }
 
-    /// What goes into each block, and last what [`Base::hidden`] returns: `layers + 1` tensors.
+    /// What goes into block `layer` where none before it is adapted, `[Σ lengths, hidden]`: row after row of the
+    /// batch, without padding.
+    pub fn below(&self, batch: &Batch, layer: usize) -> Vec<f32> {
+        match &self.blocks {
+            Blocks::Fused(decoder) => decoder.below(batch, &self.entering(batch), layer),
+            Blocks::Stock(_) => {
+                let states = self.through(batch, layer, (None, None, Rows::All), None);
+                let (states, row) = (on_host(states), batch.width() * self.config.hidden);
+                let rows = states.chunks_exact(row).zip(batch.lengths());
+                rows.flat_map(|(row, length)| &row[..length * self.config.hidden])
+                    .copied()
+                    .collect()
+            }
+        }
+    }
+
+    /// What goes into each block, and last what [`Base::hidden`] returns: `layers + 1` tensors. A batch that begins at
+    /// a block has none for those before it.
     #[cfg(test)]
     pub fn hidden_by_layer(&self, batch: &Batch, factors: Option<&Factors>) -> Vec<Tensor<2>> {
         let mut trace = Vec::new();
@@ -241,17 +259,34 @@ impl Base {
         factors: Option<&Factors>,
         dropout: Option<&Dropout>,
         keep: Rows,
+        trace: Option<&mut Vec<Tensor<2>>>,
+    ) -> Tensor<2> {
+        let mut trace = trace;
+        let through = (factors, dropout, keep);
+        let x = self.through(batch, self.config.layers, through, trace.as_deref_mut());
+        if let Some(trace) = trace {
+            trace.push(x.clone());
+        }
+        self.final_norm.forward(&x)
+    }
+
+    /// What comes out of the blocks before block `end`, whether the batch begins with embeddings or further up.
+    fn through(
+        &self,
+        batch: &Batch,
+        end: usize,
+        (factors, dropout, keep): (Option<&Factors>, Option<&Dropout>, Rows),
         mut trace: Option<&mut Vec<Tensor<2>>>,
     ) -> Tensor<2> {
         let positions = self.positions(batch.width());
-        let mut x = self.embeddings.clone().select(0, batch.ids.clone());
-        if let Some(norm) = &self.embedding_norm {
-            x = norm.forward(&x);
-        }
         let Blocks::Stock(blocks) = &self.blocks else {
             unreachable!("a fused base runs its decoder")
         };
-        for (layer, block) in blocks.iter().enumerate() {
+        let (first, mut x) = match batch.start() {
+            Some(start) => (start.layer, self.padded(batch, &start.states)),
+            None => (0, self.embedded(batch)),
+        };
+        for (layer, block) in blocks.iter().enumerate().take(end).skip(first) {
             if let Some(trace) = trace.as_deref_mut() {
                 trace.push(x.clone());
             }
@@ -260,10 +295,30 @@ impl Base {
             let last = layer + 1 == blocks.len();
             x = block.forward(x, &pass, if last { keep } else { Rows::All });
         }
-        if let Some(trace) = trace {
-            trace.push(x.clone());
+        x
+    }
+
+    /// What goes into the first block, `[K·b·s, hidden]`.
+    fn embedded(&self, batch: &Batch) -> Tensor<2> {
+        let x = self.embeddings.clone().select(0, batch.ids.clone());
+        match &self.embedding_norm {
+            Some(norm) => norm.forward(&x),
+            None => x,
         }
-        self.final_norm.forward(&x)
+    }
+
+    /// Hidden states `[Σ lengths, hidden]` as `[K·b·s, hidden]`, with zeros for padding: no token looks at it.
+    fn padded(&self, batch: &Batch, states: &[f32]) -> Tensor<2> {
+        let (hidden, row) = (self.config.hidden, batch.width() * self.config.hidden);
+        let mut values = vec![0.0; batch.lengths().len() * row];
+        let mut rest = states;
+        for (place, &length) in values.chunks_mut(row).zip(batch.lengths()) {
+            let own;
+            (own, rest) = rest.split_at(length * hidden);
+            place[..own.len()].copy_from_slice(own);
+        }
+        let shape = [batch.lengths().len() * batch.width(), hidden];
+        Tensor::from_data(TensorData::new(values, shape), &self.device)
     }
 
     fn positions(&self, width: usize) -> Positions {

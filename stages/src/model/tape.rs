@@ -77,7 +77,7 @@ impl Base {
                 let pass = fused::Pass { batch, adapters: &own, dropout };
                 let keep = if tape == Tape::Whole { Keep::All } else { Keep::Inputs };
                 let lowest = lowest(trained).unwrap_or(self.config.layers);
-                let (hidden, tape) = decoder.forward(pass, &self.embedded(batch), keep, lowest);
+                let (hidden, tape) = decoder.forward(pass, &self.entering(batch), keep, lowest);
                 let shape = [hidden.len() / self.config.hidden, self.config.hidden];
                 let hidden = Tensor::from_data(TensorData::new(hidden, shape), &self.device);
                 (hidden, Way::Fused(tape, own))

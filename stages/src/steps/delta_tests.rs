@@ -143,6 +143,7 @@ fn training_and_evaluation_stand_on_the_changed_base() {
 
         let trained = |base: &str, from: &str| {
             let step = LocalTraining {
+                prefix: None,
                 base: In::named(base),
                 shard: In::named("tokens#validation"),
                 from: In::named(from),

@@ -236,7 +236,8 @@ fn load_plain(
                 } else {
                     let checkpoint = Checkpoint::open(shards)?;
                     let device = &session.device()?.device;
-                    Arc::new(Base::load_in(config, checkpoint, precision, device)?)
+                    let base = Base::load_in(config, checkpoint, precision, device)?;
+                    Arc::new(session.prepared(base)?)
                 };
                 if causal && !base.has_causal_head() {
                     base.load_causal_head(&Checkpoint::open(shards)?)?;
