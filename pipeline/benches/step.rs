@@ -28,8 +28,8 @@ use stages::{
     steps::Local,
 };
 
-use batches::{BATCH, Problem, RANK};
-use llama::{Dims, SMALL};
+use batches::{BATCH, Problem, RANK, SMOL};
+use llama::SMALL;
 use measure::{Contender, Report, Spread, Times, interleave};
 use peer::{Peer, Steps};
 use python::Python;
@@ -80,14 +80,9 @@ fn main() {
         report.fact(&python.versions(&["torch", "transformers", "peft"]));
     }
     let mut rows = Vec::new();
-    for dims in &options.dims {
-        let dims = match dims.as_str() {
-            "small" => SMALL,
-            "smol" => Dims::smol(),
-            other => panic!("`--dims {other}`: it is `small` or `smol`"),
-        };
+    for name in &options.dims {
         for &seq in &options.seq {
-            rows.extend(compare(&dims, seq, &options, python.as_ref()));
+            rows.extend(compare(name, seq, &options, python.as_ref()));
         }
     }
     let head = ["base", "tokens", "side", "ms a step", "fedpipe F32 to it", "losses differ by"];
@@ -96,15 +91,15 @@ fn main() {
 }
 
 /// The rows of one size.
-fn compare(
-    dims: &Dims,
-    seq: usize,
-    options: &Options,
-    python: Option<&Python>,
-) -> Vec<Vec<String>> {
-    println!("{} at {seq} tokens", dims.name);
+fn compare(name: &str, seq: usize, options: &Options, python: Option<&Python>) -> Vec<Vec<String>> {
+    println!("{name} at {seq} tokens");
+    let dims = match name {
+        "small" => SMALL,
+        "smol" => SMOL,
+        other => panic!("`--dims {other}`: it is `small` or `smol`"),
+    };
     let folder = tempfile::tempdir().unwrap();
-    let mut problem = Problem::draw(dims, seq, folder.path());
+    let mut problem = Problem::draw(&dims, seq, folder.path());
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build().unwrap();
     let base = problem.load(&Device::flex());
     let total = (options.rounds as u64 + 1) * options.steps as u64;
@@ -147,8 +142,7 @@ fn compare(
             apart = difference(&losses[0], &losses[side]);
         }
         let milliseconds = format!("{:.1}", times.spread().median * 1e3);
-        [dims.name.to_owned(), seq.to_string(), times.name.clone(), milliseconds, ratio, apart]
-            .to_vec()
+        [name.to_owned(), seq.to_string(), times.name.clone(), milliseconds, ratio, apart].to_vec()
     };
     all.iter().enumerate().map(row).collect()
 }

@@ -9,35 +9,19 @@ use stages::{model::SINGLE_FILE, seed::Draws};
 /// The sizes of a Llama.
 #[derive(Clone, Copy)]
 pub(crate) struct Dims {
-    /// Their name.
-    pub(crate) name: &'static str,
-    hidden: usize,
-    inner: usize,
-    layers: usize,
-    heads: usize,
-    kv_heads: usize,
-    /// The number of token ids.
+    pub(crate) hidden: usize,
+    pub(crate) inner: usize,
+    pub(crate) layers: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
     pub(crate) vocab: usize,
 }
 
 /// Eight blocks of width 256.
 pub(crate) const SMALL: Dims =
-    Dims { name: "small", hidden: 256, inner: 688, layers: 8, heads: 8, kv_heads: 8, vocab: 4096 };
+    Dims { hidden: 256, inner: 688, layers: 8, heads: 8, kv_heads: 8, vocab: 4096 };
 
 impl Dims {
-    /// Those of SmolLM2-135M.
-    pub(crate) const fn smol() -> Self {
-        Self {
-            name: "smol",
-            hidden: 576,
-            inner: 1536,
-            layers: 30,
-            heads: 9,
-            kv_heads: 3,
-            vocab: 49_152,
-        }
-    }
-
     /// Writes `config.json` and `model.safetensors`: matrices are normal with transformers' deviation, norms one.
     pub(crate) fn write(&self, folder: &Path) -> std::io::Result<()> {
         let config = json!({

@@ -38,7 +38,9 @@ impl Report {
         self.text.push('\n');
         self.text += &line(&head);
         self.text += &line(&vec!["---".to_owned(); head.len()]);
-        rows.iter().for_each(|row| self.text += &line(row));
+        for row in rows {
+            self.text += &line(row);
+        }
     }
 
     /// Prints the report, and writes it to `benches/results/NAME.md` if `keep` says so.

@@ -19,6 +19,9 @@ use crate::llama::Dims;
 pub(crate) const BATCH: usize = 16;
 /// Batches that are met in turn.
 const BATCHES: usize = 8;
+/// The sizes of SmolLM2-135M.
+pub(crate) const SMOL: Dims =
+    Dims { hidden: 576, inner: 1536, layers: 30, heads: 9, kv_heads: 3, vocab: 49_152 };
 /// LoRA's rank.
 pub(crate) const RANK: usize = 16;
 
@@ -60,7 +63,7 @@ impl Problem {
         let sets: Vec<TokenSet> = (0..BATCHES).map(|at| batch(dims, seq, at)).collect();
         let rows = |set: &TokenSet| (0..BATCH).map(|i| set.tokens(i).to_vec()).collect::<Vec<_>>();
         let text = sets.iter().map(|set| json!({"ids": rows(set), "labels": set.labels()}));
-        let text = serde_json::Value::from_iter(text).to_string();
+        let text = text.collect::<serde_json::Value>().to_string();
         fs::write(folder.join("batches.json"), text).unwrap();
         let weights = fs::read(base.join(SINGLE_FILE)).unwrap();
         Self { lora, adapter, config, weights, sets }
