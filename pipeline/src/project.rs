@@ -1,12 +1,12 @@
 //! A graph file made ready: edits applied, every variant parsed and checked, all steps laid out.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path};
 
 use anyhow::{Result, anyhow};
 use indexmap::IndexMap;
 use stages::{
     check::Check,
-    memory::{Demand, Need},
+    memory::{Demand, Need, Path, Scene},
     node::Node,
     unroll::Unroll,
 };
@@ -41,7 +41,7 @@ impl Project {
     ///
     /// # Errors
     /// It cannot be read, or something in it is wrong: all of it is told at once.
-    pub fn open(path: &Path, sets: &[Set], world: &World) -> Result<Self, Failure> {
+    pub fn open(path: &path::Path, sets: &[Set], world: &World) -> Result<Self, Failure> {
         let loaded = graph::load(path, sets)?;
         let mut variants = Vec::new();
         for variant in graph::variants(&loaded)? {
@@ -112,14 +112,21 @@ impl Project {
     }
 
     /// What the stages that still have something to do take of the memory, each once for all variants: the most of any.
-    pub fn memory(&self, world: &World, plan: &Plan, states: &[State]) -> Vec<(String, Need)> {
+    pub fn memory(
+        &self,
+        world: &World,
+        plan: &Plan,
+        states: &[State],
+        path: Path,
+    ) -> Vec<(String, Need)> {
         let pending = pending(plan, states);
         let texts = |node: &str| memory::texts(plan, states, world.store(), node);
+        let scene = Scene { texts: &texts, path };
         let mut all: Vec<(String, Need)> = Vec::new();
         for graph in &self.variants {
             let seen = world.seen_from(&graph.text);
             let is_pending = |node: &str| pending.contains(node);
-            for (stage, need) in Check::memory(&graph.nodes, graph.seed, &seen, &is_pending, &texts)
+            for (stage, need) in Check::memory(&graph.nodes, graph.seed, &seen, &is_pending, &scene)
             {
                 let known = all.iter_mut().find(|(known, _)| *known == stage);
                 match known {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::local_train::Checkpoint;
 use crate::model::{Config, Layout, LoraConfig, LoraError, Position};
 use crate::objective::{self, HeadKind, Objective};
+use crate::precision::Precision;
 use crate::token_set::TokenSet;
 
 /// Which code computes a pass.
@@ -77,13 +78,16 @@ impl Bytes {
 const MARGIN: f64 = 1.15;
 /// Bytes of a number.
 const F32: f64 = 4.0;
+/// The program itself, with a tokenizer and its threads (bytes).
+const PROGRAM: u64 = 80 << 20;
 /// Copies of what is trained: values, leaves, gradients, two moments, and what a step of the optimiser holds at once.
 const COPIES: f64 = 10.0;
 /// Logits over the vocabulary that are held at once, and the tensors of that size.
 const VOCABULARY: f64 = 3.0 * (1 << 24) as f64;
 
-/// The bytes of a base whose weights take `weight` bytes each, with its causal head if `causal`.
-pub fn base(config: &Config, causal: bool, weight: u64) -> u64 {
+/// The bytes of a base whose weights are held in `precision`, with its causal head if `causal`.
+pub fn base(config: &Config, causal: bool, precision: Precision) -> u64 {
+    let weight = if precision.is_f32() { 4 } else { 2 };
     let block: usize = linear(config).map(|(inputs, outputs)| inputs * outputs + outputs).sum();
     let vocabulary = config.vocab * config.hidden;
     let heads = if causal && !config.tied { 2 } else { 1 };
@@ -91,8 +95,7 @@ pub fn base(config: &Config, causal: bool, weight: u64) -> u64 {
     (config.layers * (block + norms) + heads * vocabulary + norms) as u64 * weight
 }
 
-/// What training one cohort takes whose pass is `pass`, with adapters of `lora` and `classes` classes for each of
-/// `clients`.
+/// What training one client takes whose largest pass is `pass`, with an adapter of `lora` and `classes` classes.
 ///
 /// # Errors
 /// The base cannot take the adapter.
@@ -100,20 +103,20 @@ pub fn training(
     config: &Config,
     lora: &LoraConfig,
     classes: usize,
-    clients: usize,
     pass: &Pass,
     checkpoint: Checkpoint,
 ) -> Result<Bytes, LoraError> {
     let layout = Layout::new(config, lora, classes)?;
-    let adapter = layout.length() as f64 * clients as f64 * COPIES * F32;
+    let adapter = layout.length() as f64 * COPIES * F32;
     let (width, tokens) = pass.tokens();
     let lowest = layout.modules().first().map_or(0, |module| module.layer);
     let mut kept: Vec<f64> = vec![kept_of_block(config, pass.path, width); config.layers - lowest];
     for module in layout.modules() {
         let inputs = linear(config).nth(module.slot).map_or(0, |(inputs, _)| inputs) as f64;
         let dropped = if lora.dropout > 0.0 { 2.0 * inputs } else { 0.0 };
-        // The first input of attention is kept in any case.
-        let input = if is_late(config, module.slot) { inputs } else { 0.0 };
+        // The first input of attention is kept in any case; where values are dropped, the rest is kept instead.
+        let is_kept = is_late(config, module.slot) && lora.dropout <= 0.0;
+        let input = if is_kept { inputs } else { 0.0 };
         kept[module.layer - lowest] += 2.0 * module.rank as f64 + dropped + input;
     }
     let kept = match checkpoint {
@@ -171,10 +174,11 @@ fn kept_of_block(config: &Config, path: Path, width: f64) -> f64 {
         // The residuals and what comes out of the first norm; queries, keys, values and what is read; the weights of
         // attention; the gate, its sigmoid, their product and the other factor, or the four parts of GELU.
         Path::Stock => 3.0 * hidden + 2.0 * query + 2.0 * key + weights + 4.0 * inner,
-        // The same without the parts of the activation.
+        // The same without the parts of the activation, and of the weights of attention only what makes them again.
         Path::Fused => {
             let gate = if config.position == Position::Alibi { 1.0 } else { 2.0 };
-            3.0 * hidden + query + 2.0 * key + weights + gate * inner + 2.0
+            let heads = config.heads as f64;
+            3.0 * hidden + query + 2.0 * key + heads + gate * inner + 4.0
         }
     }
 }
@@ -223,6 +227,15 @@ pub struct Texts {
     pub examples: usize,
 }
 
+/// What is known where the needs of a graph are asked for.
+#[derive(Clone, Copy)]
+pub struct Scene<'a> {
+    /// The sizes of the token set that a stage made, where it is there already.
+    pub texts: &'a dyn Fn(&str) -> Option<Texts>,
+    /// Which code will compute on the CPU.
+    pub path: Path,
+}
+
 /// What is known of what a stage of a graph takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -250,7 +263,7 @@ pub struct Demand {
 impl Demand {
     /// The bytes with `jobs` steps side by side.
     pub fn total(&self, jobs: usize) -> u64 {
-        self.base + self.each.total() * self.side_by_side(jobs) as u64
+        PROGRAM + self.base + self.each.total() * self.side_by_side(jobs) as u64
     }
 
     /// Steps that `jobs` workers run side by side.
@@ -270,7 +283,7 @@ mod tests {
     }
 
     fn bytes(lora: &LoraConfig, pass: &Pass, checkpoint: Checkpoint) -> Bytes {
-        training(&LLAMA.config(), lora, 2, 1, pass, checkpoint).unwrap()
+        training(&LLAMA.config(), lora, 2, pass, checkpoint).unwrap()
     }
 
     #[test]
@@ -287,9 +300,12 @@ mod tests {
                 })
                 .sum();
             let config = model.config();
-            let far = base(&config, true, 4) as f64 / (counted * 4) as f64;
+            let far = base(&config, true, Precision::F32) as f64 / (counted * 4) as f64;
             assert!((0.98..1.02).contains(&far), "{model:?}: {far}");
-            assert_eq!(base(&config, true, 2) * 2, base(&config, true, 4));
+            assert_eq!(
+                base(&config, true, Precision::Bf16) * 2,
+                base(&config, true, Precision::F32)
+            );
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{
     edge::Artifact,
     error::Result,
     kinds,
-    memory::{Need, Texts},
+    memory::{Need, Scene},
     steps::{Aggregate, Dataset, Evaluate, Federate, Model, Partition, Tokenize, Train},
     unroll::Unroll,
 };
@@ -24,14 +24,8 @@ pub trait GraphStage: Serialize {
     /// Says what is wrong with the data that it will work on, as far as they are on this machine.
     fn check_data(&self, _name: &str, _check: &mut Check<'_>) {}
 
-    /// What its steps take of the memory, as far as that is known; `texts` tells the sizes of a token set that is
-    /// there.
-    fn memory(
-        &self,
-        _name: &str,
-        _check: &mut Check<'_>,
-        _texts: &dyn Fn(&str) -> Option<Texts>,
-    ) -> Need {
+    /// What its steps take of the memory, as far as that is known; in this scene.
+    fn memory(&self, _name: &str, _check: &mut Check<'_>, _scene: &Scene<'_>) -> Need {
         Need::Nothing
     }
 
@@ -87,10 +81,10 @@ macro_rules! stages {
                 &self,
                 name: &str,
                 check: &mut Check<'_>,
-                texts: &dyn Fn(&str) -> Option<Texts>,
+                scene: &Scene<'_>,
             ) -> Need {
                 match self {
-                    $(Self::$stage(stage) => stage.memory(name, check, texts),)*
+                    $(Self::$stage(stage) => stage.memory(name, check, scene),)*
                 }
             }
 

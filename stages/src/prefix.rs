@@ -279,7 +279,6 @@ pub fn compute(
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Vec<u8>, PrefixError> {
     fit::check(base.config(), data, None)?;
-    let hidden = base.config().hidden;
     let mut order: Vec<usize> = (0..data.len()).collect();
     order.sort_by_key(|&index| data.tokens(index).len());
     let mut spans = vec![[0_u64; 2]; data.len()];
@@ -287,13 +286,9 @@ pub fn compute(
     let steps = order.len().div_ceil(BATCH) as u64;
     for (step, indices) in (1..).zip(order.chunks(BATCH)) {
         let batch = objective::batch(&[(data, indices)], base.config().pad, base.device());
-        let states = base.below(&batch, layer).try_into_vec_as::<f32>();
-        let states = states.map_err(|error| PrefixError::Device(error.to_string()))?;
-        for (row, &length) in states.chunks(batch.width() * hidden).zip(batch.lengths()) {
-            let own: Vec<u8> =
-                row[..length * hidden].iter().flat_map(|x| x.to_le_bytes()).collect();
-            to.write_all(&own)?;
-        }
+        let states = base.below(&batch, layer);
+        let bytes: Vec<u8> = states.iter().flat_map(|x| x.to_le_bytes()).collect();
+        to.write_all(&bytes)?;
         for &index in indices {
             let end = written + objective::tokens_of(data, index) as u64;
             spans[index] = [written, end];

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use artifacts::Digest;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use stages::memory::Path;
 
 use super::{Desk, GraphArgs};
 use crate::{
@@ -54,7 +55,7 @@ impl Plan {
         }
         let mut memory: Vec<Line> = Vec::new();
         if self.drawn.is_none() {
-            let needs = project.memory(&world, &plan, &states);
+            let needs = project.memory(&world, &plan, &states, Path::Fused);
             let jobs = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
             memory.extend(needs.iter().map(|(stage, need)| Line::new(stage, need, jobs)));
         }

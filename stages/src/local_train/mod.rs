@@ -22,6 +22,8 @@ mod numbers;
 #[cfg(test)]
 mod objective_tests;
 #[cfg(test)]
+mod precision_tests;
+#[cfg(test)]
 mod prefix_tests;
 mod prune;
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::precision::Precision;
+
 /// A number that cannot be used.
 #[derive(Debug, Error, PartialEq)]
 #[error("`{field}` is {value}; {expected}")]
@@ -152,6 +154,9 @@ pub struct LocalNumbers {
     pub clip: Option<f64>,
     /// μ of the proximal term `μ/2·|w - w₀|²` over what is trained.
     pub prox: f64,
+    /// In what numbers the frozen base multiplies: those that it was loaded in.
+    #[serde(skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
     /// What of a forward pass is kept. It cannot change a result by more than rounding, so it is in no key.
     #[serde(skip_serializing)]
     pub checkpoint: Checkpoint,
@@ -171,6 +176,7 @@ impl LocalNumbers {
             warmup_steps: 0,
             clip: None,
             prox: 0.0,
+            precision: Precision::F32,
             checkpoint: Checkpoint::None,
         }
     }

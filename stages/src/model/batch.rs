@@ -45,6 +45,10 @@ pub struct Batch {
     width: usize,
     reads: usize,
     lengths: Vec<usize>,
+    /// The tokens of all rows, row after row without padding.
+    tokens: Vec<u32>,
+    /// The row of each read, and the token of the row; `None` for reads that fill up.
+    places: Vec<Option<(usize, usize)>>,
     /// The reads of each client that are its own.
     own_reads: Vec<usize>,
     examples: Vec<usize>,
@@ -71,6 +75,7 @@ impl Batch {
         let mut ids = vec![0_i32; total * width];
         let mut lengths = vec![0; total];
         let (mut read, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut tokens, mut places) = (Vec::new(), Vec::new());
         for (client, own) in clients.iter().enumerate() {
             for (at, row) in own.iter().enumerate() {
                 let place = client * rows + at;
@@ -78,6 +83,8 @@ impl Batch {
                     *slot = id.cast_signed();
                 }
                 lengths[place] = row.tokens.len();
+                tokens.extend_from_slice(&row.tokens);
+                places.extend(row.reads.iter().map(|read| Some((place, read.at))));
                 read.extend(row.reads.iter().map(|read| index(place * width + read.at)));
                 targets.extend(row.reads.iter().map(|read| read.target));
                 weights.extend(row.reads.iter().map(|read| read.weight));
@@ -86,6 +93,7 @@ impl Batch {
             read.resize(end, index(client * rows * width));
             targets.resize(end, 0);
             weights.resize(end, 0.0);
+            places.resize(end, None);
         }
         let most = labels.iter().map(Vec::len).max().unwrap_or(0);
         let padded = |own: &Vec<u32>| {
@@ -99,6 +107,8 @@ impl Batch {
             width,
             reads,
             lengths,
+            tokens,
+            places,
             own_reads,
             examples: labels.iter().map(Vec::len).collect(),
             labels: labels.iter().flat_map(padded).collect(),
@@ -150,6 +160,26 @@ impl Batch {
     /// The tokens of each of the K·b rows without padding; 0 for a row of padding.
     pub fn lengths(&self) -> &[usize] {
         &self.lengths
+    }
+
+    /// The tokens of all rows, row after row without padding.
+    pub fn tokens_of_rows(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Where each row begins among the tokens without padding.
+    pub fn starts(&self) -> Vec<usize> {
+        let starts = self.lengths.iter().scan(0, |next, length| {
+            let start = *next;
+            *next += length;
+            Some(start)
+        });
+        starts.collect()
+    }
+
+    /// Where each of the K·q reads is: its row and the token of the row; `None` for those that fill up.
+    pub fn places(&self) -> &[Option<(usize, usize)>] {
+        &self.places
     }
 
     /// The classes of the examples, as many for each client as the one with most examples has.

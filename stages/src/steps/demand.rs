@@ -5,14 +5,12 @@ use crate::{
     edge::In,
     kinds::ModelFiles,
     local_train::{Checkpoint, LocalNumbers},
-    memory::{self, Demand, Need, Pass, Path, Texts},
+    memory::{self, Demand, Need, Pass, Scene, Texts},
     model::{Config, LoraConfig},
     node::Node,
+    precision::Precision,
     tokenize::Task,
 };
-
-/// The sizes of a token set, where it is there already.
-pub(crate) type Known<'a> = &'a dyn Fn(&str) -> Option<Texts>;
 
 /// What local training takes: `most` clients of a round, each with such numbers and settings, on what `tokens` makes.
 pub(super) fn of_training(
@@ -21,14 +19,14 @@ pub(super) fn of_training(
     settings: &[(LoraConfig, LocalNumbers)],
     most: usize,
     check: &mut Check<'_>,
-    texts: Known<'_>,
+    scene: &Scene<'_>,
 ) -> Need {
-    let Some((config, task, sizes)) = known(base, tokens, check, texts) else {
+    let Some((config, task, sizes)) = known(base, tokens, check, scene) else {
         return Need::Unknown;
     };
     let each = settings.iter().filter_map(|(lora, numbers)| {
-        let pass = pass(numbers.batch, sizes, task);
-        memory::training(&config, lora, 0, 1, &pass, numbers.checkpoint).ok()
+        let pass = pass(numbers.batch, sizes, task, scene);
+        memory::training(&config, lora, 0, &pass, numbers.checkpoint).ok()
     });
     // What does not fit the base is told by the checks.
     let Some(each) = each.max_by_key(|bytes| bytes.total()) else { return Need::Nothing };
@@ -39,7 +37,11 @@ pub(super) fn of_training(
     if settings.iter().any(|(_, numbers)| numbers.checkpoint == Checkpoint::None) {
         mends.push("set `local.checkpoint: Block`");
     }
-    let base = memory::base(&config, *task != Task::Classify, WEIGHT);
+    let precision = settings.first().map_or(Precision::F32, |(_, numbers)| numbers.precision);
+    if precision.is_f32() {
+        mends.push("set `local.precision: Bf16`");
+    }
+    let base = memory::base(&config, *task != Task::Classify, precision);
     Need::Known(Demand { base, each, most, mends })
 }
 
@@ -47,26 +49,23 @@ pub(super) fn of_training(
 pub(super) fn of_evaluation(
     base: &In<ModelFiles>,
     tokens: &str,
-    batch: usize,
+    (batch, precision): (usize, Precision),
     check: &mut Check<'_>,
-    texts: Known<'_>,
+    scene: &Scene<'_>,
 ) -> Need {
-    let Some((config, task, sizes)) = known(base, Some(tokens), check, texts) else {
+    let Some((config, task, sizes)) = known(base, Some(tokens), check, scene) else {
         return Need::Unknown;
     };
-    let pass = pass(batch, sizes, task);
+    let pass = pass(batch, sizes, task, scene);
     let Ok(each) = memory::evaluation(&config, None, &pass) else { return Need::Nothing };
-    let base = memory::base(&config, *task != Task::Classify, WEIGHT);
+    let base = memory::base(&config, *task != Task::Classify, precision);
     Need::Known(Demand { base, each, most: 1, mends: vec!["set a smaller `batch`"] })
 }
 
-/// Bytes of a frozen number.
-pub(super) const WEIGHT: u64 = 4;
-
 /// The largest pass over batches of `batch` examples.
-fn pass(batch: usize, sizes: Texts, task: &Task) -> Pass {
+fn pass(batch: usize, sizes: Texts, task: &Task, scene: &Scene<'_>) -> Pass {
     let rows = batch.min(sizes.examples);
-    Pass { rows, longest: sizes.longest, head: memory::head_of(task), path: Path::Stock }
+    Pass { rows, longest: sizes.longest, head: memory::head_of(task), path: scene.path }
 }
 
 /// The base's config, the task and the sizes of the token set, as far as its texts were read yet.
@@ -74,11 +73,11 @@ fn known<'a>(
     base: &In<ModelFiles>,
     tokens: Option<&str>,
     check: &mut Check<'a>,
-    texts: Known<'_>,
+    scene: &Scene<'_>,
 ) -> Option<(Config, &'a Task, Texts)> {
     let nodes = check.nodes;
     let Some(Node::Tokenize(tokenize)) = nodes.get(tokens?) else { return None };
     let bound = Texts { longest: tokenize.max_len, examples: usize::MAX };
     let config = check.config(base.name())?;
-    Some((config, &tokenize.task, texts(tokens?).unwrap_or(bound)))
+    Some((config, &tokenize.task, (scene.texts)(tokens?).unwrap_or(bound)))
 }

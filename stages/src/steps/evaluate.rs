@@ -14,12 +14,13 @@ use crate::{
     },
     federate::{self, Own},
     kinds::{Adapter, File, ModelFiles, Scores, Tokens},
-    memory::{self, Need, Pass, Path, Texts},
+    memory::{self, Need, Pass, Scene},
     model::{Base, LoraConfig},
     node::{GraphStage, Node},
     objective::Objective,
     parts::Parts,
     peft::{AdapterTensors, SCORE},
+    precision::Precision,
     prefix::Prefix,
     stage::{Context, Needs, Stage},
     steps::{demand, model::load_base, partition, prefix::PrefixStates, tokenize::task_of},
@@ -54,6 +55,9 @@ pub struct Evaluate {
     /// Examples in a batch. It cannot change a figure by more than rounding, so it is in no key.
     #[serde(default = "sixty_four", skip_serializing)]
     pub batch: usize,
+    /// In what numbers the frozen base multiplies.
+    #[serde(default, skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
     /// The clients' own last adapters, where each keeps something to itself: the scores are the means over these.
     #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
     own: Vec<Own>,
@@ -128,13 +132,14 @@ impl GraphStage for Evaluate {
         check.require(!needs_labels || split.is_labelled(), path, message);
     }
 
-    fn memory(
-        &self,
-        _name: &str,
-        check: &mut Check<'_>,
-        texts: &dyn Fn(&str) -> Option<Texts>,
-    ) -> Need {
-        demand::of_evaluation(&self.base, self.on.name(), self.batch, check, texts)
+    fn memory(&self, _name: &str, check: &mut Check<'_>, scene: &Scene<'_>) -> Need {
+        demand::of_evaluation(
+            &self.base,
+            self.on.name(),
+            (self.batch, self.precision),
+            check,
+            scene,
+        )
     }
 
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {
@@ -149,7 +154,8 @@ impl GraphStage for Evaluate {
         let below = self.adapter.as_ref().and_then(|adapter| to.prefix_of(adapter.name()));
         let prefix = below.map(|below| {
             let (base, tokens) = (self.base.clone(), self.on.part(&self.split));
-            to.add(format!("{name}/prefix"), PrefixStates { base, tokens, below })
+            let precision = self.precision;
+            to.add(format!("{name}/prefix"), PrefixStates { base, tokens, below, precision })
         });
         let mut scored = None;
         for RoundOf { round, adapter, own, keeps } in rounds {
@@ -179,6 +185,10 @@ impl Stage for Evaluate {
         Needs::Device
     }
 
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {
         let tokens = cx.tree(&self.on)?;
         let set = TokenSet::from_bytes(&tokens.blob(&self.split)?)?;
@@ -189,10 +199,11 @@ impl Stage for Evaluate {
                 self.split
             )));
         }
-        let base = load_base(cx, &self.base, set.objective().is_causal(), self.adapter.as_ref())?;
+        let (causal, adapter) = (set.objective().is_causal(), self.adapter.as_ref());
+        let base = load_base(cx, &self.base, self.precision, causal, adapter)?;
         let adapter = self.adapter.as_ref().map(|adapter| cx.open(adapter)).transpose()?;
         let lora = adapter.as_ref().map(|adapter| &adapter.config.lora);
-        let pass = Pass::over(&set, self.batch, Path::Stock);
+        let pass = Pass::over(&set, self.batch, cx.session().path()?);
         let bytes = memory::evaluation(base.config(), lora, &pass)?;
         cx.session().require(bytes.total(), "this evaluation", "set a smaller `batch`")?;
         let table = match &self.skew {

@@ -14,7 +14,7 @@ use crate::{
     federate::{Clients, Clock, Own, Roll, Tier},
     kinds::{Adapter, Head, ModelFiles, Shards},
     local_train::LocalNumbers,
-    memory::{Need, Texts},
+    memory::{Need, Scene},
     model::LoraConfig,
     node::{GraphStage, Node},
     parts::Parts,
@@ -129,12 +129,7 @@ impl GraphStage for Federate {
         self.start(name).check_data(self.tokens(check.nodes), check);
     }
 
-    fn memory(
-        &self,
-        name: &str,
-        check: &mut Check<'_>,
-        texts: &dyn Fn(&str) -> Option<Texts>,
-    ) -> Need {
+    fn memory(&self, name: &str, check: &mut Check<'_>, scene: &Scene<'_>) -> Need {
         let Ok(lora) = self.start(name).lora_config(check.sources) else { return Need::Nothing };
         let Some(all) = self.population(check.nodes) else { return Need::Nothing };
         let sampling = check.seed("sampling", self.seeds.sampling);
@@ -147,7 +142,7 @@ impl GraphStage for Federate {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most all")]
         let most = self.clients.expected(all).ceil() as usize;
         let tokens = self.tokens(check.nodes).map(str::to_owned);
-        demand::of_training(&self.base, tokens.as_deref(), &settings, most, check, texts)
+        demand::of_training(&self.base, tokens.as_deref(), &settings, most, check, scene)
     }
 
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {
@@ -278,6 +273,7 @@ impl Rounds<'_> {
                     adapter: global.clone(),
                     own: training.own.clone(),
                     keeps: training.keeps,
+                    precision: training.local.precision,
                     prefix: training.prefix.clone(),
                 };
                 losses.push(to.add_for(format!("{name}/loss"), loss, Some(round), Some(client)));
@@ -374,6 +370,7 @@ impl Rounds<'_> {
                 base: self.federate.base.clone(),
                 tokens: self.federate.shards.part(&part),
                 below,
+                precision: self.federate.local.precision,
             };
             let step = format!("{}/prefix/{part}", self.name);
             self.prefixes.insert(client, to.add_for(step, states, Some(round), Some(client)));

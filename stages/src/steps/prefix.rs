@@ -6,7 +6,8 @@ use crate::{
     edge::In,
     error::{Error, Result},
     kinds::ModelFiles,
-    memory::{self, Pass, Path},
+    memory::{self, Pass},
+    precision::Precision,
     prefix::{self, Below, Prefix},
     stage::{Context, Needs, Stage},
     steps::model::load_base,
@@ -25,6 +26,9 @@ pub(super) struct PrefixStates {
     pub(super) tokens: In<TokenSet>,
     /// The lowest adapted block.
     pub(super) below: Below,
+    /// In what numbers the frozen base multiplies.
+    #[serde(skip_serializing_if = "Precision::is_f32")]
+    pub(super) precision: Precision,
 }
 
 impl Stage for PrefixStates {
@@ -36,9 +40,13 @@ impl Stage for PrefixStates {
         Needs::Device
     }
 
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {
         let data = cx.open(&self.tokens)?;
-        let base = load_base(cx, &self.base, false, None)?;
+        let base = load_base(cx, &self.base, self.precision, false, None)?;
         let (config, layer) = (base.config(), self.below.layer(base.config()));
         cx.write_json(
             Prefix::OUTLINE,
@@ -61,7 +69,7 @@ impl Stage for PrefixStates {
             let mend = "set `local.prefix: Recompute`, which keeps none of them, or make room";
             return Err(Error::failed(message).with_hint(mend));
         }
-        let pass = Pass::over(&data, prefix::BATCH, Path::Stock);
+        let pass = Pass::over(&data, prefix::BATCH, cx.session().path()?);
         let bytes = memory::evaluation(config, None, &pass)?;
         let mend = "set `local.prefix: Recompute`, or run fewer steps side by side with `-j`";
         cx.session().require(bytes.total(), "this pass over the examples", mend)?;

@@ -7,7 +7,7 @@ use crate::{
     edge::In,
     error::Result,
     kinds::{Adapter, Head, ModelFiles, Tokens},
-    memory::{Need, Texts},
+    memory::{Need, Scene},
     model::LoraConfig,
     node::{GraphStage, Node},
     parts::Parts,
@@ -86,15 +86,10 @@ impl GraphStage for Train {
         self.start(name).check_data(Some(self.on.name()), check);
     }
 
-    fn memory(
-        &self,
-        name: &str,
-        check: &mut Check<'_>,
-        texts: &dyn Fn(&str) -> Option<Texts>,
-    ) -> Need {
+    fn memory(&self, name: &str, check: &mut Check<'_>, scene: &Scene<'_>) -> Need {
         let Ok(lora) = self.start(name).lora_config(check.sources) else { return Need::Nothing };
         let settings = [(lora, self.local.numbers(1))];
-        demand::of_training(&self.base, Some(self.on.name()), &settings, 1, check, texts)
+        demand::of_training(&self.base, Some(self.on.name()), &settings, 1, check, scene)
     }
 
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {
@@ -108,7 +103,13 @@ impl GraphStage for Train {
         let prefix = below.map(|below| {
             to.keep_prefix(name, below);
             let (base, tokens) = (self.base.clone(), self.on.part("train"));
-            to.add_for(format!("{name}/prefix"), PrefixStates { base, tokens, below }, None, None)
+            let precision = self.local.precision;
+            to.add_for(
+                format!("{name}/prefix"),
+                PrefixStates { base, tokens, below, precision },
+                None,
+                None,
+            )
         });
         for round in 1..=self.rounds {
             let training = LocalTraining {
