@@ -17,6 +17,7 @@ mod memory;
 mod python;
 
 use std::{
+    path::Path,
     process::{Command, Stdio},
     time::Instant,
 };
@@ -45,6 +46,9 @@ struct Options {
     /// Examples scored after each round
     #[arg(long, default_value_t = 250)]
     scored: usize,
+    /// Peers: plain, flower-1 (one thread a client), flower-2 (two threads)
+    #[arg(long, value_delimiter = ',', default_value = "plain,flower-1,flower-2")]
+    against: Vec<String>,
     /// Threads of each side
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -56,6 +60,13 @@ struct Options {
     bench: bool,
 }
 
+impl Options {
+    fn size(&self) -> Size {
+        let Self { clients, rounds, examples, scored, .. } = *self;
+        Size { clients, rounds, examples, scored }
+    }
+}
+
 /// One side: its command, made anew for each run, and how the accuracies are read off its output.
 struct Side<'a> {
     name: String,
@@ -65,12 +76,12 @@ struct Side<'a> {
 
 fn main() {
     let options = Options::parse();
-    let Options { clients, rounds, examples, scored, .. } = options;
+    let size = options.size();
+    let Size { clients, rounds, examples, scored } = size;
     let python = Python::find();
     let folder = tempfile::tempdir().unwrap();
-    let size = Size { clients, rounds, examples, scored };
     let federation = Federation::write(folder.path(), size, "");
-    let sides = sides(&federation, options.threads, python.as_ref());
+    let sides = sides(&federation, folder.path(), &options, python.as_ref());
 
     let mut peaks = Vec::new();
     let mut found = Vec::new();
@@ -109,9 +120,9 @@ fn main() {
     let head = [
         "side",
         "s",
-        "fedpipe F32 to it",
+        "fedpipe F32 to it, time",
         "peak MiB",
-        "fedpipe F32 to it",
+        "fedpipe F32 to it, memory",
         "accuracy after each round",
     ];
     report.table(&head, &rows);
@@ -120,10 +131,12 @@ fn main() {
 
 fn sides<'a>(
     federation: &'a Federation,
-    threads: usize,
+    folder: &'a Path,
+    options: &'a Options,
     python: Option<&'a Python>,
 ) -> Vec<Side<'a>> {
-    let jobs = threads.to_string();
+    let threads = options.threads.to_string();
+    let jobs = threads.clone();
     let own = move || {
         let mut command = federation.run("store", true, &[]);
         command.args(["--jobs", &jobs]);
@@ -132,26 +145,21 @@ fn sides<'a>(
     let mut sides =
         vec![Side { name: "fedpipe F32".to_owned(), command: Box::new(own), read: accuracies }];
     let Some(python) = python else { return sides };
-    let threads = threads.to_string();
-    let peers = [
-        ("PyTorch + PEFT", vec!["fed_plain.py", "--threads", &threads]),
-        (
-            "Flower, two clients at a time",
-            vec!["fed_flower.py", "--threads", &threads, "--cpus", "1"],
-        ),
-        (
-            "Flower, one client at a time",
-            vec!["fed_flower.py", "--threads", &threads, "--cpus", &threads],
-        ),
-    ];
-    for (name, words) in peers {
-        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+    for peer in &options.against {
+        let (name, program, cpus) = match peer.as_str() {
+            "plain" => ("PyTorch + PEFT", "fed_plain.py", None),
+            "flower-1" => ("Flower, one thread a client", "fed_flower.py", Some("1")),
+            "flower-2" => ("Flower, two threads a client", "fed_flower.py", Some("2")),
+            other => panic!("`--against {other}`: it is `plain`, `flower-1` or `flower-2`"),
+        };
+        let threads = threads.clone();
         let command = move || {
-            let mut command = python.program(&words[0]);
-            command.args(&words[1..]).env("FED_DIR", federation.folder());
-            // Flower and Ray leave things in these folders.
-            command.env("FLWR_HOME", federation.folder().join("flwr"));
-            command.stdout(Stdio::piped()).stderr(Stdio::null());
+            let mut command = python.program(program);
+            command.args(["--threads", &threads]).env("FED_DIR", folder);
+            command.args(cpus.map(|cpus| ["--cpus", cpus]).into_iter().flatten());
+            // Flower keeps things in this folder.
+            command.env("FLWR_HOME", folder.join("flwr"));
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
             command
         };
         let (name, command) = (name.to_owned(), Box::new(command));
@@ -171,7 +179,8 @@ impl Side<'_> {
         let start = Instant::now();
         let output = command.output().unwrap();
         let seconds = start.elapsed().as_secs_f64();
-        assert!(output.status.success(), "{} failed: {}", self.name, output.status);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{} failed: {said}", self.name);
         println!("{}: {seconds:.1} s", self.name);
         seconds
     }
