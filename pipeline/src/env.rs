@@ -16,6 +16,8 @@ pub const HF_TOKEN: &str = "HF_TOKEN";
 pub const HF_ENDPOINT: &str = "HF_ENDPOINT";
 /// Whether to download nothing: `1`, `true`, `yes` or `on`.
 pub const HF_HUB_OFFLINE: &str = "HF_HUB_OFFLINE";
+/// The folder of what was compiled for GPUs, by default `fedpipe/kernels` in the folder of all caches.
+pub const FEDPIPE_KERNELS: &str = "FEDPIPE_KERNELS";
 /// If set to anything, no colours: <https://no-color.org>.
 pub const NO_COLOR: &str = "NO_COLOR";
 /// If set to anything but `0`, colours also where there is no terminal.
@@ -49,6 +51,8 @@ pub struct Env {
     pub endpoint: String,
     /// [`HF_HUB_OFFLINE`].
     pub offline: bool,
+    /// [`FEDPIPE_KERNELS`] or its default.
+    pub kernels: PathBuf,
     /// [`NO_COLOR`].
     pub no_color: bool,
     /// [`CLICOLOR_FORCE`].
@@ -87,6 +91,7 @@ impl Env {
             token,
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             offline: text(HF_HUB_OFFLINE).is_some_and(|value| is_yes(&value)),
+            kernels: path(FEDPIPE_KERNELS).unwrap_or_else(|| cache.join("fedpipe/kernels")),
             no_color: get(NO_COLOR).is_some(),
             color_forced: text(CLICOLOR_FORCE).is_some_and(|value| value != "0"),
             ci: text(CI).is_some_and(|value| value != "0" && value != "false"),
@@ -122,7 +127,9 @@ mod tests {
         let home = env(&[(HOME, "/h"), (HF_ENDPOINT, "https://mirror/")]);
         assert_eq!(home.hub_cache, Path::new("/h/.cache/huggingface/hub"));
         assert_eq!(home.endpoint, "https://mirror");
+        assert_eq!(home.kernels, Path::new("/h/.cache/fedpipe/kernels"));
         let set = env(&[(HOME, "/h"), (XDG_CACHE_HOME, "/x"), (HF_HUB_CACHE, "/c")]);
+        assert_eq!(set.kernels, Path::new("/x/fedpipe/kernels"));
         assert_eq!(set.hf_home, Path::new("/x/huggingface"));
         assert_eq!(set.hub_cache, Path::new("/c"));
         assert_eq!(set.endpoint, ENDPOINT);

@@ -1,4 +1,4 @@
-//! Which device trains: named on the command line, found at run time.
+//! Which devices train: named on the command line, found at run time.
 
 use std::{fmt, str::FromStr};
 
@@ -6,20 +6,21 @@ use burn::tensor::Device;
 
 use crate::error::{Error, Result};
 
-/// What `--device` asks for.
+/// One item of what `--device` asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// CUDA if it is compiled in and present, else a real GPU by Vulkan, else the CPU.
+    /// All CUDA devices if they are compiled in and present, else all real GPUs by Vulkan, else the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
     /// The first adapter that wgpu finds, whatever its graphics interface.
     Wgpu,
-    /// The adapter with this index among those that Vulkan shows, software ones included.
-    Vulkan(usize),
-    /// The CUDA device with this index.
-    Cuda(usize),
+    /// The adapter with this index among those that Vulkan shows, software ones included; all real ones where there
+    /// is no index.
+    Vulkan(Option<usize>),
+    /// The CUDA device with this index; all of them where there is none.
+    Cuda(Option<usize>),
 }
 
 impl FromStr for DeviceChoice {
@@ -27,26 +28,59 @@ impl FromStr for DeviceChoice {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, index) = match text.split_once(':') {
-            Some((kind, index)) => (
-                kind,
-                index.parse().map_err(|_| format!("`{index}` is not the index of a device"))?,
-            ),
-            None => (text, 0),
+            Some((kind, index)) => {
+                let parsed = index.parse();
+                let parsed = parsed.map_err(|_| format!("`{index}` is not the index of a device"));
+                (kind, Some(parsed?))
+            }
+            None => (text, None),
         };
-        match kind {
-            "vulkan" => Ok(Self::Vulkan(index)),
-            "cuda" => Ok(Self::Cuda(index)),
-            "auto" | "cpu" | "wgpu" if text.contains(':') => {
+        match (kind, index) {
+            ("vulkan", index) => Ok(Self::Vulkan(index)),
+            ("cuda", index) => Ok(Self::Cuda(index)),
+            ("auto" | "cpu" | "wgpu", Some(index)) => {
                 Err(format!("`{kind}` takes no index; `vulkan:{index}` and `cuda:{index}` do"))
             }
-            "auto" => Ok(Self::Auto),
-            "cpu" => Ok(Self::Cpu),
-            "wgpu" => Ok(Self::Wgpu),
-            _ => {
-                Err("choose one of `auto`, `cpu`, `wgpu`, `vulkan[:INDEX]`, `cuda[:INDEX]`"
-                    .to_owned())
-            }
+            ("auto", None) => Ok(Self::Auto),
+            ("cpu", None) => Ok(Self::Cpu),
+            ("wgpu", None) => Ok(Self::Wgpu),
+            _ => Err("choose `auto`, `cpu`, `wgpu`, `vulkan[:INDEX]`, `cuda[:INDEX]`, or several \
+                      GPUs with commas between them"
+                .to_owned()),
         }
+    }
+}
+
+/// All that `--device` asks for: `cuda`, or `cuda:0,cuda:1`.
+///
+/// A GPU may be named twice: then two threads train on it, each with its own copy of the base.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked(Vec<DeviceChoice>);
+
+impl Asked {
+    /// Whether it is left to fedpipe which devices train.
+    pub fn is_auto(&self) -> bool {
+        self.0 == [DeviceChoice::Auto]
+    }
+}
+
+impl From<DeviceChoice> for Asked {
+    fn from(one: DeviceChoice) -> Self {
+        Self(vec![one])
+    }
+}
+
+impl FromStr for Asked {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = text.split(',').map(|one| one.trim().parse::<DeviceChoice>());
+        let all = all.collect::<Result<Vec<_>, _>>()?;
+        let alone = |one: &DeviceChoice| matches!(one, DeviceChoice::Auto | DeviceChoice::Cpu);
+        if all.len() > 1 && all.iter().any(alone) {
+            return Err("`auto` and `cpu` stand alone: a list is of GPUs".to_owned());
+        }
+        Ok(Self(all))
     }
 }
 
@@ -67,6 +101,19 @@ impl Found {
     pub fn is_cpu(&self) -> bool {
         self.name == "cpu"
     }
+
+    /// The memory that the device may be asked to hold (bytes), where its driver says so.
+    pub fn memory(&self) -> Option<u64> {
+        memory(&self.device)
+    }
+
+    /// Waits for what it was given to do and gives back the memory that it keeps for later, so that less is in use
+    /// before something is tried again.
+    pub fn calm(&self) {
+        // What failed was told to whoever asked for its result.
+        drop(self.device.sync());
+        self.device.memory_cleanup();
+    }
 }
 
 impl fmt::Display for Found {
@@ -83,33 +130,62 @@ pub fn devices() -> Vec<Found> {
     found
 }
 
-/// The device that `choice` means here.
+/// Those of `found`, in the order of [`devices`], that `--device auto` takes: all of the first kind of which there
+/// are any.
+pub fn automatic(found: &[Found]) -> Vec<&Found> {
+    let kind = |found: &Found| found.name.split(':').next().map(str::to_owned);
+    let mut able = found.iter().filter(|found| found.automatic);
+    let Some(first) = able.next() else { return Vec::new() };
+    std::iter::once(first).chain(able.filter(|other| kind(other) == kind(first))).collect()
+}
+
+/// The first device that `choice` means here.
 ///
 /// # Errors
 /// This build has no such backend, or the machine has no such device.
 pub fn choose(choice: DeviceChoice) -> Result<Found> {
+    Ok(meant(choice)?.swap_remove(0))
+}
+
+/// All devices that were asked for, in that order; one that was named twice is there twice.
+///
+/// # Errors
+/// This build has no such backend, or the machine has no such device.
+pub fn choose_all(asked: &Asked) -> Result<Vec<Found>> {
+    Ok(asked.0.iter().map(|choice| meant(*choice)).collect::<Result<Vec<_>>>()?.concat())
+}
+
+/// At least one device.
+fn meant(choice: DeviceChoice) -> Result<Vec<Found>> {
     match choice {
-        DeviceChoice::Cpu => Ok(cpu()),
-        DeviceChoice::Auto => devices()
-            .into_iter()
-            .find(|found| found.automatic)
-            .ok_or_else(|| Error::failed("no device was found")),
-        DeviceChoice::Cuda(index) => numbered(cuda(), index, "cuda", cfg!(feature = "cuda")),
-        DeviceChoice::Vulkan(index) => numbered(vulkan(), index, "vulkan", cfg!(feature = "wgpu")),
-        DeviceChoice::Wgpu => wgpu(),
+        DeviceChoice::Cpu => Ok(vec![cpu()]),
+        DeviceChoice::Auto => Ok(automatic(&devices()).into_iter().cloned().collect()),
+        DeviceChoice::Cuda(index) => listed(cuda(), index, "cuda", cfg!(feature = "cuda")),
+        DeviceChoice::Vulkan(index) => listed(vulkan(), index, "vulkan", cfg!(feature = "wgpu")),
+        DeviceChoice::Wgpu => wgpu().map(|found| vec![found]),
     }
 }
 
-fn numbered(mut found: Vec<Found>, index: usize, kind: &str, built: bool) -> Result<Found> {
+fn listed(
+    mut found: Vec<Found>,
+    index: Option<usize>,
+    kind: &str,
+    built: bool,
+) -> Result<Vec<Found>> {
     if !built {
         return Err(not_built(kind));
     }
-    if index < found.len() {
-        return Ok(found.swap_remove(index));
-    }
-    let there = match found.len() {
-        0 => format!("no {kind} device was found on this machine"),
-        n => format!("there is no `{kind}:{index}`: this machine has {n}, counted from 0"),
+    let there = match (index, found.len()) {
+        (_, 0) => format!("no {kind} device was found on this machine"),
+        (Some(index), n) if index < n => return Ok(vec![found.swap_remove(index)]),
+        (Some(index), n) => {
+            format!("there is no `{kind}:{index}`: this machine has {n}, counted from 0")
+        }
+        (None, _) if found.iter().any(|found| found.automatic) => {
+            found.retain(|found| found.automatic);
+            return Ok(found);
+        }
+        (None, _) => format!("this machine has only software adapters for {kind}"),
     };
     Err(Error::input(there).with_hint("`fedpipe devices` lists what can be used"))
 }
@@ -126,7 +202,7 @@ fn cpu() -> Found {
 
 #[cfg(feature = "cuda")]
 fn cuda() -> Vec<Found> {
-    listed(burn::tensor::DeviceType::Cuda, "cuda")
+    enumerated(burn::tensor::DeviceType::Cuda, "cuda")
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -136,7 +212,7 @@ fn cuda() -> Vec<Found> {
 
 #[cfg(feature = "wgpu")]
 fn vulkan() -> Vec<Found> {
-    listed(burn::tensor::DeviceType::Vulkan, "vulkan")
+    enumerated(burn::tensor::DeviceType::Vulkan, "vulkan")
 }
 
 #[cfg(not(feature = "wgpu"))]
@@ -161,7 +237,7 @@ fn wgpu() -> Result<Found> {
 }
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
-fn listed(of: burn::tensor::DeviceType, kind: &str) -> Vec<Found> {
+fn enumerated(of: burn::tensor::DeviceType, kind: &str) -> Vec<Found> {
     let all = Device::enumerate(of).into_iter().enumerate();
     all.map(|(index, device)| {
         let identity = device.identity();
@@ -173,4 +249,53 @@ fn listed(of: burn::tensor::DeviceType, kind: &str) -> Vec<Found> {
         }
     })
     .collect()
+}
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn memory(device: &Device) -> Option<u64> {
+    match device.as_dispatch() {
+        burn::backend::DispatchDevice::Cube(device) => {
+            device.client().properties().memory.max_memory()
+        }
+        _ => None,
+    }
+}
+
+#[cfg(not(any(feature = "cuda", feature = "wgpu")))]
+fn memory(_device: &Device) -> Option<u64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_gpus_are_asked_for_with_commas() {
+        let asked: Asked = "cuda:0, cuda:1".parse().unwrap();
+        assert_eq!(asked.0, [DeviceChoice::Cuda(Some(0)), DeviceChoice::Cuda(Some(1))]);
+        assert_eq!("cuda".parse::<Asked>().unwrap().0, [DeviceChoice::Cuda(None)]);
+        assert!("auto".parse::<Asked>().unwrap().is_auto());
+        assert!("vulkan:0,vulkan:0".parse::<Asked>().is_ok(), "two threads on one device");
+        for wrong in ["cpu,cuda:0", "auto,auto", "cuda:", "cuda:x", "cpu:1", "gpu", ""] {
+            assert!(wrong.parse::<Asked>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn auto_takes_all_devices_of_the_best_kind() {
+        let found = |name: &str, automatic| Found { name: name.into(), automatic, ..cpu() };
+        let names = |found: &[Found]| -> Vec<String> {
+            automatic(found).iter().map(|found| found.name.clone()).collect()
+        };
+        let all = [
+            found("cuda:0", true),
+            found("cuda:1", true),
+            found("vulkan:0", true),
+            found("cpu", true),
+        ];
+        assert_eq!(names(&all), ["cuda:0", "cuda:1"]);
+        let software = [found("vulkan:0", false), found("cpu", true)];
+        assert_eq!(names(&software), ["cpu"]);
+    }
 }

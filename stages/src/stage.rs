@@ -2,6 +2,7 @@
 //! the work when run.
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     ops::ControlFlow,
     sync::atomic::{AtomicBool, Ordering},
@@ -15,6 +16,7 @@ use crate::{
     edge::{Artifact, In, Open, Opened, TreeView},
     error::{Error, Result},
     metric,
+    precision::Precision,
     session::Session,
 };
 
@@ -43,8 +45,38 @@ pub trait Stage: Serialize + Send + Sync + 'static {
         Needs::Cpu
     }
 
+    /// In what numbers it multiplies by a frozen base; not every device has them all.
+    fn precision(&self) -> Precision {
+        Precision::F32
+    }
+
     /// Does the work: reads its inputs and writes its output through `cx`.
     fn run(&self, cx: &mut Context<'_>) -> Result<()>;
+
+    /// What steps must have in common to be run in one go, as a cohort; `None` where they never are. `digest` gives
+    /// the content of an edge. It is in no key: a cohort changes no result beyond rounding.
+    fn cohort(&self, _digest: &dyn Fn(&str) -> Option<Digest>) -> Option<String> {
+        None
+    }
+
+    /// How many of `steps`, which are of one cohort, the device takes at once: at least 1.
+    fn most_together(_steps: &[&Self], _cxs: &[Context<'_>]) -> Result<usize>
+    where
+        Self: Sized,
+    {
+        Ok(1)
+    }
+
+    /// Does the work of `steps`, which are of one cohort, each through the context in its place.
+    ///
+    /// # Errors
+    /// Then nothing of any of them counts; whose fault it was may not be known.
+    fn run_together(steps: &[&Self], cxs: &mut [Context<'_>]) -> Result<()>
+    where
+        Self: Sized,
+    {
+        steps.iter().zip(cxs).try_for_each(|(step, cx)| step.run(cx))
+    }
 }
 
 /// A [`Stage`] with its type forgotten, as the plan holds it.
@@ -57,10 +89,27 @@ pub trait Work: Send + Sync {
     fn kind(&self) -> &'static str;
     /// What it occupies.
     fn needs(&self) -> Needs;
+    /// In what numbers it multiplies by a frozen base.
+    fn precision(&self) -> Precision;
     /// Its fields, edges marked (see [`crate::edge::as_edge`]).
     fn with(&self) -> Result<Value>;
     /// Does the work.
     fn run(&self, cx: &mut Context<'_>) -> Result<()>;
+    /// [`Stage::cohort`], with the stage's name: what steps of other stages have is never the same.
+    fn cohort(&self, digest: &dyn Fn(&str) -> Option<Digest>) -> Option<String>;
+    /// [`Stage::most_together`], for steps of which this is one.
+    fn most_together(&self, steps: &[&dyn Work], cxs: &[Context<'_>]) -> Result<usize>;
+    /// [`Stage::run_together`], for steps of which this is one.
+    fn run_together(&self, steps: &[&dyn Work], cxs: &mut [Context<'_>]) -> Result<()>;
+    /// The stage itself.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// `steps` as the stage that all of them are.
+fn alike<'a, S: Stage>(steps: &[&'a dyn Work]) -> Result<Vec<&'a S>> {
+    let same = steps.iter().map(|step| step.as_any().downcast_ref::<S>());
+    let same: Option<Vec<&S>> = same.collect();
+    same.ok_or_else(|| Error::failed(format!("not all steps of a cohort are of `{}`", S::NAME)))
 }
 
 impl<S: Stage> Work for S {
@@ -80,6 +129,10 @@ impl<S: Stage> Work for S {
         Stage::needs(self)
     }
 
+    fn precision(&self) -> Precision {
+        Stage::precision(self)
+    }
+
     fn with(&self) -> Result<Value> {
         serde_json::to_value(self).map_err(|e| {
             Error::failed(format!("the fields of `{}` cannot be written: {e}", S::NAME))
@@ -88,6 +141,22 @@ impl<S: Stage> Work for S {
 
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {
         Stage::run(self, cx)
+    }
+
+    fn cohort(&self, digest: &dyn Fn(&str) -> Option<Digest>) -> Option<String> {
+        Some(format!("{} {}", S::NAME, Stage::cohort(self, digest)?))
+    }
+
+    fn most_together(&self, steps: &[&dyn Work], cxs: &[Context<'_>]) -> Result<usize> {
+        S::most_together(&alike(steps)?, cxs)
+    }
+
+    fn run_together(&self, steps: &[&dyn Work], cxs: &mut [Context<'_>]) -> Result<()> {
+        S::run_together(&alike(steps)?, cxs)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 }
 
@@ -199,6 +268,11 @@ impl<'a> Context<'a> {
     /// A figure of one client, kept like the others. A run tells it with the client's number, and does not show it.
     pub fn client_metric(&mut self, client: u32, name: &str, value: f64) {
         self.metrics.insert(metric::of_client(client, name), value);
+    }
+
+    /// The bytes that are free where the store is, if the system says so.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.store.free_bytes()
     }
 
     /// Says how far the work is.

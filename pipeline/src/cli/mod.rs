@@ -14,7 +14,7 @@ mod why;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use stages::{device::DeviceChoice, download::HubSettings};
+use stages::{device::Asked, download::HubSettings, kernel_cache};
 
 use crate::{
     env::Env,
@@ -143,7 +143,7 @@ impl Desk {
     }
 }
 
-fn device(text: &str) -> Result<DeviceChoice, String> {
+fn devices_of(text: &str) -> Result<Asked, String> {
     text.parse()
 }
 
@@ -154,6 +154,7 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let desk = Desk::new(&cli.global);
+    kernel_cache::keep(&desk.env.kernels);
     match dispatch(cli.command, &desk) {
         Ok(exit) => exit.into(),
         Err(failure) => {

@@ -8,15 +8,20 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use stages::{device::DeviceChoice, session::Session, stage::Needs};
+use stages::{
+    device::{self, Asked},
+    kernels::Kernels,
+    session::Session,
+    stage::Needs,
+};
 
-use super::{Desk, GraphArgs, device};
+use super::{Desk, GraphArgs, devices_of};
 use crate::{
     clock,
     event::{Event, Sink as _},
-    execute::{self, Settings, Shop, Sizes, Tally},
+    execute::{self, Cohort, Settings, Shop, Sizes, Tally},
     failure::{self, Exit, Failure},
     plan::{Plan, State},
     project::Project,
@@ -29,12 +34,18 @@ use crate::{
 pub(super) struct Run {
     #[command(flatten)]
     graph: GraphArgs,
-    /// Train on this device: auto, cpu, wgpu, vulkan[:INDEX], cuda[:INDEX]
-    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
-    device: DeviceChoice,
+    /// Train on these devices: auto, cpu, wgpu, vulkan[:INDEX], cuda[:INDEX], or several with commas
+    #[arg(long, value_name = "DEVICES", default_value = "auto", value_parser = devices_of)]
+    device: Asked,
+    /// Train N clients of a round in one pass [default: as many as the device's memory takes]
+    #[arg(long, value_name = "N")]
+    cohort: Option<NonZeroUsize>,
     /// Run at most N steps at a time on the CPU [default: the number of cores]
     #[arg(short, long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
+    /// Compute by these kernels: auto takes fedpipe's own on the CPU, stock Burn's operations everywhere
+    #[arg(long, value_name = "KERNELS", default_value = "auto")]
+    kernels: Chosen,
     /// After a failure, finish what does not depend on it
     #[arg(long)]
     keep_going: bool,
@@ -44,6 +55,22 @@ pub(super) struct Run {
     /// Use only what is cached; do not touch the network
     #[arg(long)]
     offline: bool,
+}
+
+/// By what the frozen base is computed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Chosen {
+    Auto,
+    Stock,
+}
+
+impl From<Chosen> for Kernels {
+    fn from(chosen: Chosen) -> Self {
+        match chosen {
+            Chosen::Auto => Self::Auto,
+            Chosen::Stock => Self::Stock,
+        }
+    }
 }
 
 /// Set by the first Ctrl-C.
@@ -56,20 +83,26 @@ impl Run {
         let start = Instant::now();
         let world = desk.world(self.offline)?;
         let project = Project::open(&self.graph.graph, &self.graph.sets, &world)?;
-        let session = Session::new(self.device, world.hub().clone());
+        let session = Session::new(self.device.clone(), world.hub().clone())
+            .with_kernels(self.kernels.into(), self.jobs.map_or(0, NonZeroUsize::get));
         // A device that was asked for by name is looked for before anything is written.
-        let named = self.device != DeviceChoice::Auto || project.exact();
-        let device = if named { session.device()?.name.clone() } else { String::new() };
+        let named = !self.device.is_auto() || project.exact();
+        let found = if named { device::choose_all(&self.device)? } else { Vec::new() };
+        let names: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
+        let device = names.join(",");
         let fresh = world.store().is_none();
         let plan = self.resolved_plan(&project, &world, &device)?;
         if fresh {
-            project.check_data(&world, &plan, &plan.states(None)?)?;
+            let states = plan.states(None)?;
+            check_precision(&session, &plan, &states)?;
+            project.check_data(&world, &plan, &states)?;
         }
         let store = world.make_store()?;
         // Before the first look at a record: what is found from here on stays.
         let lease = store.lease()?;
         let states = plan.states(Some(store))?;
         if !fresh {
+            check_precision(&session, &plan, &states)?;
             project.check_data(&world, &plan, &states)?;
         }
         stop_on_signal()?;
@@ -79,11 +112,10 @@ impl Run {
         let mut sink = desk.out.sink(run.journal()?, run.metrics()?, start);
         let host = clock::host();
         let stop = &STOP;
-        let workshop =
-            Shop { store, lease: &lease, session: &session, stop, host: &host, now: clock::now };
         sink.event(&planned(&id, &states));
-        let settings =
-            Settings { sizes: self.sizes(&session, &states, &plan)?, keep_going: self.keep_going };
+        let (sessions, settings) = self.settings(session, &states, &plan)?;
+        let (sessions, now) = (sessions.as_slice(), clock::now);
+        let workshop = Shop { store, lease: &lease, sessions, stop, host: &host, now };
         let tally = execute::execute(&plan, states, &workshop, settings, &mut sink)?;
         if tally.ran > 0 {
             store.sync()?;
@@ -127,17 +159,30 @@ impl Run {
         Ok(project.plan(world, device)?)
     }
 
-    /// On the CPU a step of local training has one thread, so as many run as there are cores; on a
-    /// GPU one thread owns the device. The device is not opened for a run that needs none.
-    fn sizes(&self, session: &Session, states: &[State], plan: &Plan) -> Result<Sizes, Failure> {
+    /// On the CPU a step of local training has one thread, so as many run as there are cores; on a GPU one thread owns
+    /// the device, and trains whole cohorts. No device is opened for a run that needs none.
+    fn settings(
+        &self,
+        session: Session,
+        states: &[State],
+        plan: &Plan,
+    ) -> Result<(Vec<Session>, Settings), Failure> {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let jobs = self.jobs.map_or(cores, NonZeroUsize::get);
         let idle = |(step, state): (&crate::plan::Step, &State)| {
             step.work.needs() != Needs::Device
                 || matches!(state, State::Reused { .. } | State::Unwanted)
         };
-        let on_cpu = plan.steps.iter().zip(states).all(idle) || session.device()?.is_cpu();
-        Ok(Sizes { net: 4, cpu: jobs, device: if on_cpu { jobs } else { 1 } })
+        let idle = plan.steps.iter().zip(states).all(idle);
+        let sessions = if idle { vec![session] } else { session.by_device()? };
+        let on_cpu = idle || sessions[0].device()?.is_cpu();
+        let device = if on_cpu { jobs } else { sessions.len() };
+        let settings = Settings {
+            sizes: Sizes { net: 4, cpu: jobs, device },
+            keep_going: self.keep_going,
+            cohort: Cohort { set: self.cohort, on_cpu },
+        };
+        Ok((sessions, settings))
     }
 
     /// What `run.json` says of the run: enough to do it again, and to find what it made.
@@ -162,6 +207,17 @@ impl Run {
             "effective": graphs,
         })
     }
+}
+
+/// Refuses steps that are to run in numbers that the device has not. It is not opened where nothing asks for any.
+fn check_precision(session: &Session, plan: &Plan, states: &[State]) -> Result<(), Failure> {
+    for (step, state) in plan.steps.iter().zip(states) {
+        let precision = step.work.precision();
+        if !precision.is_f32() && !matches!(state, State::Reused { .. } | State::Unwanted) {
+            precision.check(session.device()?)?;
+        }
+    }
+    Ok(())
 }
 
 fn planned(run: &str, states: &[State]) -> Event {

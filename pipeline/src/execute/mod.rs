@@ -1,5 +1,6 @@
 //! Runs what a plan asks for: finds what is ready, hands it to the pools, and takes up what follows.
 
+mod cohort;
 mod pools;
 mod status;
 mod work;
@@ -18,6 +19,7 @@ use stages::{
     stage::{Needs, Place},
 };
 
+pub use cohort::Cohort;
 pub use pools::Sizes;
 pub use status::{Output, Status};
 pub use work::Shop;
@@ -28,7 +30,7 @@ use crate::{
     stopping::{self, Gate, News, Verdicts},
 };
 use pools::Queue;
-use work::{Job, Made, Message, perform};
+use work::{Bench, Job, Made, Message};
 
 /// How a run goes about it.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +39,8 @@ pub struct Settings {
     pub sizes: Sizes,
     /// Whether to finish what does not depend on a failed step.
     pub keep_going: bool,
+    /// How many steps of one cohort may be run together.
+    pub cohort: Cohort,
 }
 
 /// What became of a plan.
@@ -91,9 +95,11 @@ pub fn execute(
     let (tell, told) = mpsc::channel();
     std::thread::scope(|scope| {
         for (needs, (queue, size)) in &queues {
-            for _ in 0..*size {
+            for seat in 0..*size {
                 let tell = tell.clone();
-                scope.spawn(move || worker(*needs, queue, shop, &tell));
+                let session = &shop.sessions[seat % shop.sessions.len()];
+                let worker = Worker { needs: *needs, session, shop, settings, tell };
+                scope.spawn(move || worker.live(queue));
             }
         }
         let mut coordinator = Coordinator::new(plan, shop, settings, &queues, sink);
@@ -107,16 +113,38 @@ pub fn execute(
     })
 }
 
-/// A worker's life. On the CPU each device worker has a rayon pool of one thread to itself: two
-/// clients on a thread each are faster than two threads on one client, and sums never depend on how
-/// many threads there are.
-fn worker(needs: Needs, queue: &Queue<Job>, shop: &Shop<'_>, tell: &mpsc::Sender<Message>) {
-    while let Some(job) = queue.pop() {
-        if needs == Needs::Device {
-            Session::on_one_thread(|| perform(&job, shop, tell));
-        } else {
-            perform(&job, shop, tell);
+/// One that takes jobs from a queue, on a thread of its own.
+struct Worker<'a> {
+    needs: Needs,
+    session: &'a Session,
+    shop: &'a Shop<'a>,
+    settings: Settings,
+    tell: mpsc::Sender<Message>,
+}
+
+impl Worker<'_> {
+    /// A worker's life. On the CPU each device worker has a rayon pool of one thread to itself: two clients on a thread
+    /// each are faster than two threads on one client, and sums never depend on how many threads there are. On a GPU
+    /// this thread is the one that gives it work, from the first step to the last: it owns a queue of the device's and
+    /// the memory behind it.
+    fn live(&self, queue: &Queue<Job>) {
+        let workers = self.settings.sizes.of(self.needs);
+        let together = |job: &Job, other: &Job| job.cohort.is_some() && job.cohort == other.cohort;
+        loop {
+            let on_device = self.needs == Needs::Device;
+            let most = if on_device { self.settings.cohort.most() } else { 1 };
+            let Some(jobs) = queue.pop(most, workers, together) else { return };
+            if on_device && self.settings.cohort.on_cpu {
+                Session::on_one_thread(|| self.perform(&jobs));
+            } else {
+                self.perform(&jobs);
+            }
         }
+    }
+
+    fn perform(&self, jobs: &[Job]) {
+        let bench = Bench { shop: self.shop, session: self.session, tell: &self.tell };
+        cohort::perform(jobs, &bench, self.settings.cohort);
     }
 }
 
@@ -143,6 +171,8 @@ struct Coordinator<'a> {
     /// Records that this run has touched.
     touched: BTreeSet<Digest>,
     pending: VecDeque<usize>,
+    /// Jobs that are ready, until all that are ready with them are known: then a cohort is seen whole.
+    ready: BTreeMap<Needs, Vec<Job>>,
     in_flight: usize,
     failed: Vec<(String, Error)>,
     halted: bool,
@@ -183,6 +213,7 @@ impl<'a> Coordinator<'a> {
             verdicts: Verdicts::new(&plan.stops),
             touched: BTreeSet::new(),
             pending: VecDeque::new(),
+            ready: BTreeMap::new(),
             in_flight: 0,
             failed: Vec::new(),
             halted: false,
@@ -214,6 +245,9 @@ impl<'a> Coordinator<'a> {
         while let Some(i) = self.pending.pop_front() {
             self.settle(i)?;
         }
+        for (needs, jobs) in std::mem::take(&mut self.ready) {
+            self.queues[&needs].0.push(jobs);
+        }
         Ok(())
     }
 
@@ -244,9 +278,10 @@ impl<'a> Coordinator<'a> {
         self.status[i] = Status::Queued;
         self.in_flight += 1;
         self.followers.insert(key, Vec::new());
-        let job =
-            Job { step: i, work: step.work.clone(), key, manifest, inputs, again: self.again[i] };
-        self.queues[&step.work.needs()].0.push(job);
+        let (work, again) = (step.work.clone(), self.again[i]);
+        let cohort = work.cohort(&|name| inputs.get(name).map(Place::digest));
+        let job = Job { step: i, work, key, manifest, inputs, again, cohort };
+        self.ready.entry(step.work.needs()).or_default().push(job);
         Ok(())
     }
 
@@ -490,11 +525,11 @@ impl<'a> Coordinator<'a> {
     /// Begins nothing more; what runs is waited for.
     fn halt(&mut self) {
         self.halted = true;
-        for (queue, _) in self.queues.values() {
-            for job in queue.drain() {
-                self.status[job.step] = Status::Unknown;
-                self.in_flight -= 1;
-            }
+        let queued = self.queues.values().flat_map(|(queue, _)| queue.drain());
+        let ready = std::mem::take(&mut self.ready).into_values().flatten();
+        for job in queued.chain(ready) {
+            self.status[job.step] = Status::Unknown;
+            self.in_flight -= 1;
         }
     }
 

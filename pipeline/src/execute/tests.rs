@@ -25,11 +25,11 @@ fn run(store: &Store, plan: &Plan) -> (Vec<Event>, Tally) {
         endpoint: "http://127.0.0.1:9".to_owned(),
         offline: true,
     };
-    let (session, stop) = (Session::new(DeviceChoice::Cpu, hub), AtomicBool::new(false));
+    let (sessions, stop) = ([Session::new(DeviceChoice::Cpu, hub)], AtomicBool::new(false));
     let all = Shop {
         store,
         lease: &lease,
-        session: &session,
+        sessions: &sessions,
         stop: &stop,
         host: "test",
         now: String::new,
@@ -37,7 +37,8 @@ fn run(store: &Store, plan: &Plan) -> (Vec<Event>, Tally) {
     let sizes = Sizes { net: 1, cpu: 1, device: 1 };
     let mut heard = Heard(Vec::new());
     let states = plan.states(Some(store)).unwrap();
-    let settings = Settings { sizes, keep_going: false };
+    let cohort = Cohort { on_cpu: true, ..Cohort::default() };
+    let settings = Settings { sizes, keep_going: false, cohort };
     let tally = execute(plan, states, &all, settings, &mut heard).unwrap();
     (heard.0, tally)
 }

@@ -1,19 +1,16 @@
-//! One step on one worker: open the inputs, do the work, publish the record.
+//! What a worker takes up, what it tells, and how it publishes a record.
 
 use std::{
-    any::Any,
     collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::AtomicBool, mpsc::Sender},
-    time::Instant,
 };
 
-use artifacts::{BlobRef, Digest, Lease, NewRecord, Provenance, Published, Store, Tree};
+use artifacts::{BlobRef, Digest, Draft, Lease, NewRecord, Provenance, Published, Store, Tree};
 use serde_json::Value;
 use stages::{
     error::Error,
     session::Session,
-    stage::{Context, Needs, Place, Report, Work},
+    stage::{Place, Report, Work},
 };
 
 /// A step that is ready to run.
@@ -30,6 +27,8 @@ pub(super) struct Job {
     pub(super) inputs: BTreeMap<String, Place>,
     /// Whether a record is there already, whose bytes were pruned.
     pub(super) again: bool,
+    /// What it has in common with those that it may be run together with.
+    pub(super) cohort: Option<String>,
 }
 
 /// What a worker tells the coordinator.
@@ -88,8 +87,8 @@ pub struct Shop<'a> {
     pub store: &'a Store,
     /// Keeps results of this process from the collector.
     pub lease: &'a Lease,
-    /// Device, bases, Hub.
-    pub session: &'a Session,
+    /// A session for each device, at least one; on the CPU all workers share one.
+    pub sessions: &'a [Session],
     /// Set when the user asks to stop.
     pub stop: &'a AtomicBool,
     /// This machine, for provenance.
@@ -98,37 +97,34 @@ pub struct Shop<'a> {
     pub now: fn() -> String,
 }
 
-/// Runs one step and tells how it went.
-pub(super) fn perform(job: &Job, shop: &Shop<'_>, tell: &Sender<Message>) {
-    let step = job.step;
-    // The receiver outlives the workers, so a failed send means that nobody cares any more.
-    let send = |message| drop(tell.send(message));
-    let device = match job.work.needs() {
-        Needs::Device => match shop.session.device() {
-            Ok(found) => Some(found.to_string()),
-            Err(error) => return send(Message::Ended { step, result: Err(error) }),
-        },
-        Needs::Net | Needs::Cpu => None,
-    };
-    send(Message::Started { step, device: device.clone() });
-    let told = Told { step, tell: tell.clone() };
-    let result = catch_unwind(AssertUnwindSafe(|| made(job, shop, &told, device)));
-    let result = result.unwrap_or_else(|panic| {
-        Err(Error::failed(format!("the step broke down: {}", reason(&*panic)))
-            .with_hint("this is a fault of fedpipe; nothing that was done is lost"))
-    });
-    send(Message::Ended { step, result });
+/// What one worker works with.
+pub(super) struct Bench<'a> {
+    /// What it shares with all.
+    pub(super) shop: &'a Shop<'a>,
+    /// The device that it works on.
+    pub(super) session: &'a Session,
+    /// The coordinator's ear.
+    pub(super) tell: &'a Sender<Message>,
 }
 
-fn made(job: &Job, shop: &Shop<'_>, told: &Told, device: Option<String>) -> Result<Made, Error> {
-    let start = Instant::now();
-    let draft = shop.store.draft(shop.lease)?;
-    let mut cx = Context::new(shop.store, shop.session, &job.inputs, told, shop.stop, draft);
-    job.work.run(&mut cx)?;
-    let (draft, metrics) = cx.finish();
+impl Bench<'_> {
+    /// Tells the coordinator something.
+    pub(super) fn send(&self, message: Message) {
+        // The receiver outlives the workers, so a failed send means that nobody cares any more.
+        drop(self.tell.send(message));
+    }
+}
+
+/// Publishes what a step made in `seconds`.
+pub(super) fn publish(
+    job: &Job,
+    shop: &Shop<'_>,
+    (draft, metrics): (Draft, BTreeMap<String, f64>),
+    (seconds, device): (f64, Option<String>),
+    told: &Told,
+) -> Result<Made, Error> {
     let output = draft.finish()?;
     let (tree, listing) = (output.blob, output.tree.clone());
-    let seconds = start.elapsed().as_secs_f64();
     let record = NewRecord {
         key: job.key,
         manifest: job.manifest.clone(),
@@ -179,16 +175,12 @@ fn publish_again(
     Ok(tree)
 }
 
-fn reason(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no reason given".into())
-}
-
 /// A step's report, sent to the coordinator.
-struct Told {
-    step: usize,
-    tell: Sender<Message>,
+pub(super) struct Told {
+    /// Index in the plan.
+    pub(super) step: usize,
+    /// The coordinator's ear.
+    pub(super) tell: Sender<Message>,
 }
 
 impl Report for Told {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 
 use super::{Base, Checkpoint, Config, INDEX_FILE, NamedFile};
+use crate::precision::Precision;
 
 /// A folder of the tests' data with a model in it.
 #[derive(Clone, Copy, Debug)]
@@ -42,11 +43,16 @@ impl Tiny {
 
     /// The base, with its causal head where the checkpoint has one.
     pub(crate) fn base(self) -> Base {
+        self.base_in(Precision::F32)
+    }
+
+    /// The same, with linear modules that multiply in `precision`.
+    pub(crate) fn base_in(self, precision: Precision) -> Base {
         let files = self.weights();
         let files: Vec<NamedFile<'_>> =
             files.iter().map(|(name, bytes)| NamedFile { name, bytes }).collect();
         let open = || Checkpoint::open(&files).unwrap();
-        let base = Base::load(self.config(), open(), &Device::flex()).unwrap();
+        let base = Base::load_in(self.config(), open(), precision, &Device::flex()).unwrap();
         if !base.has_causal_head() && !base.config().is_classifier() {
             base.load_causal_head(&open()).unwrap();
         }

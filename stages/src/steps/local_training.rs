@@ -1,18 +1,24 @@
 //! One client's local training in one round.
 
+use artifacts::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     aggregate,
     check::Check,
+    cohort,
     edge::In,
     error::Result,
     federate::{self, OwnLora},
     kinds::{Adapter, AdapterConfig, ModelFiles, Trained},
-    local_train::{self, ClientJob, Control, LocalNumbers, MOST_BATCH, Optimizer, Prune},
-    model::LoraConfig,
+    local_train::{
+        self, Batches, Checkpoint, ClientJob, Control, LocalNumbers, MOST_BATCH, Optimizer, Prune,
+    },
+    model::{Config, LoraConfig},
     parts::Parts,
     peft::AdapterTensors,
+    precision::Precision,
+    prefix::{Prefix, Reuse},
     stage::{Context, Needs, Stage},
     steps::model::load_base,
     token_set::TokenSet,
@@ -78,6 +84,16 @@ pub struct Local {
     pub clip: Option<f64>,
     /// FedProx's μ; 0 is none (Li et al. 2018, arXiv:1812.06127).
     pub prox: f64,
+    /// In what numbers the frozen base multiplies.
+    #[serde(skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
+    /// What of a forward pass is kept for the backward pass. It cannot change a result by more than rounding, so it is in
+    /// no key.
+    #[serde(skip_serializing_if = "Checkpoint::is_none")]
+    pub checkpoint: Checkpoint,
+    /// Whether the hidden states below the adapted blocks are kept, where `lora.layers` leaves blocks below.
+    #[serde(skip_serializing_if = "Reuse::is_keep")]
+    pub prefix: Reuse,
 }
 
 impl Default for Local {
@@ -92,6 +108,9 @@ impl Default for Local {
             warmup_steps: 0,
             clip: None,
             prox: 0.0,
+            precision: Precision::F32,
+            checkpoint: Checkpoint::None,
+            prefix: Reuse::Keep,
         }
     }
 }
@@ -111,6 +130,8 @@ impl Local {
             warmup_steps: if round == 1 { self.warmup_steps } else { 0 },
             clip: self.clip,
             prox: self.prox,
+            precision: self.precision,
+            checkpoint: self.checkpoint,
         }
     }
 
@@ -190,6 +211,9 @@ pub struct LocalTraining {
     /// Whether and how its rank is pruned (`HetLoRA`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prune: Option<Prune>,
+    /// The hidden states of the examples that go into the lowest adapted block, where they are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<In<Prefix>>,
 }
 
 impl Stage for LocalTraining {
@@ -201,30 +225,84 @@ impl Stage for LocalTraining {
         Needs::Device
     }
 
+    fn precision(&self) -> Precision {
+        self.local.precision
+    }
+
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {
-        let data = cx.open(&self.shard)?;
-        let global = cx.open(&self.from)?;
-        let base = load_base(cx, &self.base, data.objective().is_causal(), Some(&self.from))?;
-        let own = self.own.as_ref().map(|own| cx.open(own)).transpose()?;
-        let lora = self.settings(&global, own.as_ref());
-        let start = federate::of_client(&global, own.as_ref(), self.keeps, &lora)?;
-        let (server, own_control) = self.controls(cx, &start)?;
-        let control =
-            self.control.then_some(Control { server: &server, own: own_control.as_ref() });
-        let job = ClientJob {
-            adapter: &start,
-            lora: &lora,
-            data: &data,
-            seed: self.seed,
-            frozen: self.frozen,
-            control,
-            prune: self.prune,
+        Self::run_together(&[self], std::slice::from_mut(cx))
+    }
+
+    /// Clients that start from one adapter over one base by the same numbers; what is each client's own is left out.
+    fn cohort(&self, digest: &dyn Fn(&str) -> Option<Digest>) -> Option<String> {
+        let mut shared = serde_json::to_value(self).ok()?;
+        let fields = shared.as_object_mut()?;
+        for own in ["shard", "own", "lora", "seed", "prefix"] {
+            fields.remove(own);
+        }
+        for (field, edge) in [("base", self.base.name()), ("from", self.from.name())] {
+            fields.insert(field.to_owned(), digest(edge)?.to_string().into());
+        }
+        Some(shared.to_string())
+    }
+
+    fn most_together(steps: &[&Self], cxs: &[Context<'_>]) -> Result<usize> {
+        let (Some(first), Some(cx)) = (steps.first(), cxs.first()) else { return Ok(1) };
+        let config = Config::parse(&cx.tree(&first.base)?.blob("config.json")?)?;
+        let mut most = 0;
+        for (step, cx) in steps.iter().zip(cxs) {
+            let Client { data, lora, start, .. } = step.client(cx)?;
+            let load = cohort::client(&config, &lora, &data, step.local.batch, start.length());
+            most = most.max(load);
+        }
+        let memory = cx.session().device()?.memory();
+        Ok(cohort::most(memory, cohort::base(&config), most))
+    }
+
+    fn run_together(steps: &[&Self], cxs: &mut [Context<'_>]) -> Result<()> {
+        let (Some(first), Some(cx)) = (steps.first(), cxs.first()) else { return Ok(()) };
+        let clients: Vec<Client> =
+            steps.iter().zip(&*cxs).map(|(step, cx)| step.client(cx)).collect::<Result<_>>()?;
+        let causal = clients[0].data.objective().is_causal();
+        let precision = first.local.precision;
+        let base = load_base(cx, &first.base, precision, causal, Some(&first.from))?;
+        let jobs: Vec<ClientJob<'_>> =
+            steps.iter().zip(&clients).map(|(step, client)| step.job(client)).collect();
+        let steps_of = |client: &Client| {
+            let effective = first.local.batch * first.local.accumulate;
+            first.local.steps_for(Batches::new(&client.data, effective, 0).per_epoch())
         };
-        let mut trained = local_train::train(&base, &[job], &self.local, &mut |at| {
-            cx.progress(at.step, at.steps, "steps");
-            cx.go_on()
+        let own: Vec<u64> = clients.iter().map(steps_of).collect();
+        let trained = local_train::train(&base, &jobs, &first.local, &mut |at| {
+            for (cx, &steps) in cxs.iter().zip(&own) {
+                if at.step <= steps {
+                    cx.progress(at.step, steps, "steps");
+                }
+            }
+            cxs[0].go_on()
         })?;
-        let trained = trained.remove(0);
+        for ((client, trained), cx) in clients.into_iter().zip(trained).zip(cxs) {
+            client.write(&trained, cx)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a client's training works on, beside the base.
+struct Client {
+    data: TokenSet,
+    labels: Vec<String>,
+    lora: LoraConfig,
+    start: AdapterTensors,
+    server: AdapterTensors,
+    own_control: Option<AdapterTensors>,
+    prefix: Option<Prefix>,
+}
+
+impl Client {
+    /// Writes what training made of the client's adapter.
+    fn write(self, trained: &local_train::Trained, cx: &mut Context<'_>) -> Result<()> {
+        let Self { lora, labels, own_control, .. } = self;
         let counts = Trained {
             examples: trained.examples,
             steps: trained.steps,
@@ -248,7 +326,7 @@ impl Stage for LocalTraining {
             cx.out().bytes(Adapter::CONTROL_CHANGE, &change.to_safetensors())?;
         }
         let lora = trained.rank.map_or_else(|| lora.clone(), |rank| lora.of_other_rank(rank));
-        let config = AdapterConfig { lora, labels: global.config.labels };
+        let config = AdapterConfig { lora, labels };
         cx.out().bytes(Adapter::TENSORS, &trained.adapter.to_safetensors())?;
         cx.write_json(Adapter::CONFIG, &config)?;
         cx.write_json(Adapter::TRAINED, &counts)
@@ -256,6 +334,33 @@ impl Stage for LocalTraining {
 }
 
 impl LocalTraining {
+    /// What the client's training works on.
+    fn client(&self, cx: &Context<'_>) -> Result<Client> {
+        let data = cx.open(&self.shard)?;
+        let global = cx.open(&self.from)?;
+        let own = self.own.as_ref().map(|own| cx.open(own)).transpose()?;
+        let lora = self.settings(&global, own.as_ref());
+        let start = federate::of_client(&global, own.as_ref(), self.keeps, &lora)?;
+        let (server, own_control) = self.controls(cx, &start)?;
+        let prefix = self.prefix.as_ref().map(|prefix| cx.open(prefix)).transpose()?;
+        let labels = global.config.labels;
+        Ok(Client { data, labels, lora, start, server, own_control, prefix })
+    }
+
+    fn job<'a>(&self, client: &'a Client) -> ClientJob<'a> {
+        let own = client.own_control.as_ref();
+        ClientJob {
+            adapter: &client.start,
+            lora: &client.lora,
+            data: &client.data,
+            seed: self.seed,
+            frozen: self.frozen,
+            control: self.control.then_some(Control { server: &client.server, own }),
+            prune: self.prune,
+            prefix: client.prefix.as_ref(),
+        }
+    }
+
     /// The settings of the client's adapter: those of all, its own, or what pruning has left of them.
     fn settings(&self, global: &Adapter, own: Option<&Adapter>) -> LoraConfig {
         let lora = match self.lora {
@@ -294,5 +399,22 @@ impl LocalTraining {
         // What the client keeps to itself drifts from nobody, and is not corrected.
         let own = own.map(|own| zeros.clone().overlaid(&own.only(!self.keeps)));
         Ok((server, own))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_reaches_the_work_and_no_key() {
+        let kept = Local { checkpoint: Checkpoint::Block, ..Local::default() };
+        let (with, without) = (kept.numbers(2), Local::default().numbers(2));
+        assert_eq!(with.checkpoint, Checkpoint::Block);
+        let json = |numbers: &LocalNumbers| serde_json::to_value(numbers).unwrap();
+        assert_eq!(json(&with), json(&without));
+        let written = r#"{"checkpoint": "Block", "batch": 4}"#;
+        let read: Local = serde_json::from_str(written).unwrap();
+        assert_eq!(read, Local { batch: 4, ..kept });
     }
 }
