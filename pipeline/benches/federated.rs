@@ -26,7 +26,7 @@ use clap::Parser;
 use serde_json::Value;
 
 use federation::{Federation, Size, accuracies};
-use measure::{Contender, Report, Times, interleave};
+use measure::{Contender, Report, Times, interleave, ratios};
 use python::Python;
 
 #[derive(Parser)]
@@ -46,6 +46,9 @@ struct Options {
     /// Examples scored after each round
     #[arg(long, default_value_t = 250)]
     scored: usize,
+    /// What fedpipe multiplies in when it trains: F32, Bf16
+    #[arg(long, value_delimiter = ',', default_value = "F32,Bf16")]
+    precision: Vec<String>,
     /// Peers: plain, flower-1 (one thread a client), flower-2 (two threads)
     #[arg(long, value_delimiter = ',', default_value = "plain,flower-1,flower-2")]
     against: Vec<String>,
@@ -109,22 +112,24 @@ fn main() {
     if let Some(python) = &python {
         report.fact(&python.versions(&["torch", "transformers", "peft", "flwr", "ray"]));
     }
+    let own = options.precision.len();
     let row = |(at, times): (usize, &Times)| {
-        let mebibytes = format!("{:.0}", peaks[at] / f64::from(1 << 20));
-        let (time, space) = (all[0].over(times).to_string(), peaks[0] / peaks[at]);
         let seconds = format!("{:.1}", times.spread().median);
-        let name = times.name.clone();
-        vec![name, seconds, time, mebibytes, format!("{space:.2}"), found[at].clone()]
+        let mebibytes = format!("{:.0}", peaks[at] / f64::from(1 << 20));
+        let space = (0..own).map(|own| format!("{:.2}", peaks[own] / peaks[at])).collect();
+        let time = ratios(&all, own, at);
+        [vec![times.name.clone(), seconds], time, vec![mebibytes], space, vec![found[at].clone()]]
+            .concat()
     };
     let rows: Vec<Vec<String>> = all.iter().enumerate().map(row).collect();
-    let head = [
-        "side",
-        "s",
-        "fedpipe F32 to it, time",
-        "peak MiB",
-        "fedpipe F32 to it, memory",
-        "accuracy after each round",
-    ];
+    let head = |what: &str| {
+        let own = options.precision.iter();
+        own.map(|precision| format!("fedpipe {precision} to it, {what}")).collect::<Vec<_>>()
+    };
+    let (time, space) = (head("time"), head("memory"));
+    let mut head = vec!["side", "s"];
+    head.extend(time.iter().map(String::as_str).chain(["peak MiB"]));
+    head.extend(space.iter().map(String::as_str).chain(["accuracy after each round"]));
     report.table(&head, &rows);
     report.finish(!options.dry);
 }
@@ -136,14 +141,21 @@ fn sides<'a>(
     python: Option<&'a Python>,
 ) -> Vec<Side<'a>> {
     let threads = options.threads.to_string();
-    let jobs = threads.clone();
-    let own = move || {
-        let mut command = federation.run("store", true, &[]);
-        command.args(["--jobs", &jobs]);
-        command
-    };
-    let mut sides =
-        vec![Side { name: "fedpipe F32".to_owned(), command: Box::new(own), read: accuracies }];
+    let mut sides = Vec::new();
+    for precision in &options.precision {
+        let set = match precision.as_str() {
+            "F32" => Vec::new(),
+            other => vec![format!("fed.local.precision={other}")],
+        };
+        let jobs = threads.clone();
+        let command = move || {
+            let mut command = federation.run("store", true, &set);
+            command.args(["--jobs", &jobs]);
+            command
+        };
+        let (name, command) = (format!("fedpipe {precision}"), Box::new(command));
+        sides.push(Side { name, command, read: accuracies });
+    }
     let Some(python) = python else { return sides };
     for peer in &options.against {
         let (name, program, cpus) = match peer.as_str() {
