@@ -53,9 +53,8 @@ impl Times {
 
 /// The cells of one row: how each of the first `own` contenders did beside the contender `at`.
 pub(crate) fn ratios(all: &[Times], own: usize, at: usize) -> Vec<String> {
-    let ratio = |first: usize| match first == at {
-        true => "1".to_owned(),
-        false => all[first].over(&all[at]).to_string(),
+    let ratio = |first: usize| {
+        if first == at { "1".to_owned() } else { all[first].over(&all[at]).to_string() }
     };
     (0..own).map(ratio).collect()
 }
