@@ -17,6 +17,7 @@ mod memory;
 mod python;
 
 use std::{
+    path::Path,
     process::{Command, Stdio},
     time::Instant,
 };
@@ -25,7 +26,7 @@ use clap::Parser;
 use serde_json::Value;
 
 use federation::{Federation, Size, accuracies};
-use measure::{Contender, Report, Times, interleave};
+use measure::{Contender, Report, Times, interleave, ratios};
 use python::Python;
 
 #[derive(Parser)]
@@ -45,6 +46,12 @@ struct Options {
     /// Examples scored after each round
     #[arg(long, default_value_t = 250)]
     scored: usize,
+    /// What fedpipe multiplies in when it trains: F32, Bf16
+    #[arg(long, value_delimiter = ',', default_value = "F32,Bf16")]
+    precision: Vec<String>,
+    /// Peers: plain, flower-1 (one thread a client), flower-2 (two threads)
+    #[arg(long, value_delimiter = ',', default_value = "plain,flower-1,flower-2")]
+    against: Vec<String>,
     /// Threads of each side
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -56,6 +63,13 @@ struct Options {
     bench: bool,
 }
 
+impl Options {
+    fn size(&self) -> Size {
+        let Self { clients, rounds, examples, scored, .. } = *self;
+        Size { clients, rounds, examples, scored }
+    }
+}
+
 /// One side: its command, made anew for each run, and how the accuracies are read off its output.
 struct Side<'a> {
     name: String,
@@ -65,12 +79,12 @@ struct Side<'a> {
 
 fn main() {
     let options = Options::parse();
-    let Options { clients, rounds, examples, scored, .. } = options;
+    let size = options.size();
+    let Size { clients, rounds, examples, scored } = size;
     let python = Python::find();
     let folder = tempfile::tempdir().unwrap();
-    let size = Size { clients, rounds, examples, scored };
     let federation = Federation::write(folder.path(), size, "");
-    let sides = sides(&federation, options.threads, python.as_ref());
+    let sides = sides(&federation, folder.path(), &options, python.as_ref());
 
     let mut peaks = Vec::new();
     let mut found = Vec::new();
@@ -98,60 +112,66 @@ fn main() {
     if let Some(python) = &python {
         report.fact(&python.versions(&["torch", "transformers", "peft", "flwr", "ray"]));
     }
+    let own = options.precision.len();
     let row = |(at, times): (usize, &Times)| {
-        let mebibytes = format!("{:.0}", peaks[at] / f64::from(1 << 20));
-        let (time, space) = (all[0].over(times).to_string(), peaks[0] / peaks[at]);
         let seconds = format!("{:.1}", times.spread().median);
-        let name = times.name.clone();
-        vec![name, seconds, time, mebibytes, format!("{space:.2}"), found[at].clone()]
+        let mebibytes = format!("{:.0}", peaks[at] / f64::from(1 << 20));
+        let space = (0..own).map(|own| format!("{:.2}", peaks[own] / peaks[at])).collect();
+        let time = ratios(&all, own, at);
+        [vec![times.name.clone(), seconds], time, vec![mebibytes], space, vec![found[at].clone()]]
+            .concat()
     };
     let rows: Vec<Vec<String>> = all.iter().enumerate().map(row).collect();
-    let head = [
-        "side",
-        "s",
-        "fedpipe F32 to it",
-        "peak MiB",
-        "fedpipe F32 to it",
-        "accuracy after each round",
-    ];
+    let head = |what: &str| {
+        let own = options.precision.iter();
+        own.map(|precision| format!("fedpipe {precision} to it, {what}")).collect::<Vec<_>>()
+    };
+    let (time, space) = (head("time"), head("memory"));
+    let mut head = vec!["side", "s"];
+    head.extend(time.iter().map(String::as_str).chain(["peak MiB"]));
+    head.extend(space.iter().map(String::as_str).chain(["accuracy after each round"]));
     report.table(&head, &rows);
     report.finish(!options.dry);
 }
 
 fn sides<'a>(
     federation: &'a Federation,
-    threads: usize,
+    folder: &'a Path,
+    options: &'a Options,
     python: Option<&'a Python>,
 ) -> Vec<Side<'a>> {
-    let jobs = threads.to_string();
-    let own = move || {
-        let mut command = federation.run("store", true, &[]);
-        command.args(["--jobs", &jobs]);
-        command
-    };
-    let mut sides =
-        vec![Side { name: "fedpipe F32".to_owned(), command: Box::new(own), read: accuracies }];
-    let Some(python) = python else { return sides };
-    let threads = threads.to_string();
-    let peers = [
-        ("PyTorch + PEFT", vec!["fed_plain.py", "--threads", &threads]),
-        (
-            "Flower, two clients at a time",
-            vec!["fed_flower.py", "--threads", &threads, "--cpus", "1"],
-        ),
-        (
-            "Flower, one client at a time",
-            vec!["fed_flower.py", "--threads", &threads, "--cpus", &threads],
-        ),
-    ];
-    for (name, words) in peers {
-        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+    let threads = options.threads.to_string();
+    let mut sides = Vec::new();
+    for precision in &options.precision {
+        let set = match precision.as_str() {
+            "F32" => Vec::new(),
+            other => vec![format!("fed.local.precision={other}")],
+        };
+        let jobs = threads.clone();
         let command = move || {
-            let mut command = python.program(&words[0]);
-            command.args(&words[1..]).env("FED_DIR", federation.folder());
-            // Flower and Ray leave things in these folders.
-            command.env("FLWR_HOME", federation.folder().join("flwr"));
-            command.stdout(Stdio::piped()).stderr(Stdio::null());
+            let mut command = federation.run("store", true, &set);
+            command.args(["--jobs", &jobs]);
+            command
+        };
+        let (name, command) = (format!("fedpipe {precision}"), Box::new(command));
+        sides.push(Side { name, command, read: accuracies });
+    }
+    let Some(python) = python else { return sides };
+    for peer in &options.against {
+        let (name, program, cpus) = match peer.as_str() {
+            "plain" => ("PyTorch + PEFT", "fed_plain.py", None),
+            "flower-1" => ("Flower, one thread a client", "fed_flower.py", Some("1")),
+            "flower-2" => ("Flower, two threads a client", "fed_flower.py", Some("2")),
+            other => panic!("`--against {other}`: it is `plain`, `flower-1` or `flower-2`"),
+        };
+        let threads = threads.clone();
+        let command = move || {
+            let mut command = python.program(program);
+            command.args(["--threads", &threads]).env("FED_DIR", folder);
+            command.args(cpus.map(|cpus| ["--cpus", cpus]).into_iter().flatten());
+            // Flower keeps things in this folder.
+            command.env("FLWR_HOME", folder.join("flwr"));
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
             command
         };
         let (name, command) = (name.to_owned(), Box::new(command));
@@ -171,7 +191,8 @@ impl Side<'_> {
         let start = Instant::now();
         let output = command.output().unwrap();
         let seconds = start.elapsed().as_secs_f64();
-        assert!(output.status.success(), "{} failed: {}", self.name, output.status);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{} failed: {said}", self.name);
         println!("{}: {seconds:.1} s", self.name);
         seconds
     }

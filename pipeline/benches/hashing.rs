@@ -21,7 +21,7 @@ use artifacts::StatCache;
 use clap::Parser;
 use stages::seed::Draws;
 
-use measure::{Contender, Report, Times, interleave};
+use measure::{Contender, Report, Times, interleave, ratios};
 
 const HASHLIB: &str = "import hashlib, sys; print(hashlib.file_digest(open(sys.argv[1], 'rb'), 'sha256').hexdigest())";
 
@@ -87,11 +87,11 @@ fn main() {
         report.fact(&format!("not installed here: {}", left_out.join(", ")));
     }
     let bytes = (options.size << 20) as f64;
-    let row = |times: &Times| {
+    let row = |(at, times): (usize, &Times)| {
         let speed = bytes / times.spread().median / 1e9;
-        vec![times.name.clone(), format!("{speed:.2}"), all[0].over(times).to_string()]
+        [vec![times.name.clone(), format!("{speed:.2}")], ratios(&all, 1, at)].concat()
     };
-    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+    let rows: Vec<Vec<String>> = all.iter().enumerate().map(row).collect();
     report.table(&["side", "GB/s", "fedpipe to it, time"], &rows);
     report.finish(!options.dry);
 }

@@ -17,20 +17,22 @@ mod peer;
 #[path = "measure/python.rs"]
 mod python;
 
-use std::{cell::RefCell, time::Instant};
+use std::{cell::RefCell, sync::Arc, time::Instant};
 
 use burn::tensor::Device;
 use clap::Parser;
 use stages::{
-    local_train::{Client, Optimizer, Trainer},
-    model::Batch,
+    local_train::{Client, LocalNumbers, Optimizer, Trainer},
+    model::{Base, Batch},
     objective::Objective,
+    precision::Precision,
+    session::Session,
     steps::Local,
 };
 
 use batches::{BATCH, Problem, RANK, SMOL};
 use llama::SMALL;
-use measure::{Contender, Report, Spread, Times, interleave};
+use measure::{Contender, Report, Spread, Times, interleave, ratios};
 use peer::{Peer, Steps};
 use python::Python;
 
@@ -47,6 +49,12 @@ struct Options {
     /// Threads of each side
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// What fedpipe multiplies in: F32, Bf16
+    #[arg(long, value_delimiter = ',', default_value = "F32,Bf16", value_parser = precision)]
+    precision: Vec<Precision>,
+    /// Compute by Burn's operations, on one thread, and not by fedpipe's own kernels
+    #[arg(long)]
+    stock: bool,
     /// Sizes: small, smol
     #[arg(long, value_delimiter = ',', default_value = "small,smol")]
     dims: Vec<String>,
@@ -75,6 +83,9 @@ fn main() {
     );
     let mut report = Report::new("step", &about);
     report.fact(&format!("{} threads on each side", options.threads));
+    if options.stock {
+        report.fact("fedpipe by Burn's operations (`--kernels stock`), on one thread, as in a run");
+    }
     report.fact(&format!("{} rounds of turns of {} steps", options.rounds, options.steps));
     if let Some(python) = &python {
         report.fact(&python.versions(&["torch", "transformers", "peft"]));
@@ -85,9 +96,21 @@ fn main() {
             rows.extend(compare(name, seq, &options, python.as_ref()));
         }
     }
-    let head = ["base", "tokens", "side", "ms a step", "fedpipe F32 to it", "losses differ by"];
+    let own = options.precision.iter().map(|precision| format!("fedpipe {precision:?} to it"));
+    let own: Vec<String> = own.collect();
+    let own = own.iter().map(String::as_str);
+    let mut head = vec!["base", "tokens", "side", "ms a step"];
+    head.extend(own.chain(["losses differ from the first side's by"]));
     report.table(&head, &rows);
     report.finish(!options.dry);
+}
+
+fn precision(text: &str) -> Result<Precision, String> {
+    match text {
+        "F32" => Ok(Precision::F32),
+        "Bf16" => Ok(Precision::Bf16),
+        _ => Err("it is `F32` or `Bf16`".to_owned()),
+    }
 }
 
 /// The rows of one size.
@@ -99,34 +122,46 @@ fn compare(name: &str, seq: usize, options: &Options, python: Option<&Python>) -
         other => panic!("`--dims {other}`: it is `small` or `smol`"),
     };
     let folder = tempfile::tempdir().unwrap();
-    let mut problem = Problem::draw(&dims, seq, folder.path());
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build().unwrap();
-    let base = problem.load(&Device::flex());
+    let problem = Problem::draw(&dims, seq, folder.path());
+    let bases: Vec<(Precision, Base)> = options
+        .precision
+        .iter()
+        .map(|&precision| (precision, load(&problem, precision, options)))
+        .collect();
     let total = (options.rounds as u64 + 1) * options.steps as u64;
-    let numbers = Local { optimizer: Optimizer::adamw(LR), ..Local::default() }.numbers(1);
+    let optimizer = Optimizer::adamw(LR);
+    let numbers = |&(precision, _): &(Precision, Base)| {
+        Local { optimizer, precision, ..Local::default() }.numbers(1)
+    };
+    let numbers: Vec<LocalNumbers> = bases.iter().map(numbers).collect();
     let adapter = &problem.adapter.tensors;
     let client = Client::new(adapter, &problem.lora, 1, total, &Objective::Classify);
-    let mut own = Own {
-        trainer: Trainer::new(&base, &[client], &numbers).unwrap(),
-        batches: problem.batches(&base),
+    let own = bases.iter().zip(&numbers).map(|((_, base), numbers)| Own {
+        trainer: Trainer::new(base, &[client], numbers).unwrap(),
+        batches: problem.batches(base),
         done: 0,
-    };
+    });
+    let mut own: Vec<Own<'_>> = own.collect();
 
     let mut peers: Vec<(String, Peer)> = Vec::new();
     if let Some(python) = python {
         let start = |mode| Peer::start(python, folder.path(), mode, options.threads);
         peers.extend(options.against.iter().map(|mode| (format!("PEFT {mode}"), start(mode))));
     }
-    let losses = RefCell::new(vec![Vec::new(); 1 + peers.len()]);
+    let losses = RefCell::new(vec![Vec::new(); own.len() + peers.len()]);
     let count = |side: usize, steps: Steps| {
         losses.borrow_mut()[side].extend(steps.losses);
         Spread::of(steps.seconds.into_iter()).median
     };
-    let mut contenders = vec![Contender {
-        name: "fedpipe F32".to_owned(),
-        turn: Box::new(|| count(0, pool.install(|| own.steps(options.steps)))),
-    }];
-    for (side, (name, peer)) in (1..).zip(&mut peers) {
+    let mut contenders = Vec::new();
+    for (side, own) in own.iter_mut().enumerate() {
+        contenders.push(Contender {
+            name: format!("fedpipe {:?}", bases[side].0),
+            turn: Box::new(move || count(side, own.steps(options.steps))),
+        });
+    }
+    for (name, peer) in &mut peers {
+        let side = contenders.len();
         let turn = Box::new(move || count(side, peer.steps(options.steps)));
         contenders.push(Contender { name: name.clone(), turn });
     }
@@ -136,15 +171,22 @@ fn compare(name: &str, seq: usize, options: &Options, python: Option<&Python>) -
     drop(contenders);
     let losses = losses.into_inner();
     let row = |(side, times): (usize, &Times)| {
-        let (mut ratio, mut apart) = (String::from("1"), String::new());
-        if side > 0 {
-            ratio = all[0].over(times).to_string();
-            apart = difference(&losses[0], &losses[side]);
-        }
         let milliseconds = format!("{:.1}", times.spread().median * 1e3);
-        [name.to_owned(), seq.to_string(), times.name.clone(), milliseconds, ratio, apart].to_vec()
+        let head = vec![name.to_owned(), seq.to_string(), times.name.clone(), milliseconds];
+        let apart = difference(&losses[0], &losses[side]);
+        [head, ratios(&all, bases.len(), side), vec![apart]].concat()
     };
     all.iter().enumerate().map(row).collect()
+}
+
+/// A base as a run has it.
+fn load(problem: &Problem, precision: Precision, options: &Options) -> Base {
+    let base = problem.load(precision, &Device::flex());
+    if options.stock {
+        return base;
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build().unwrap();
+    base.fused(Arc::new(pool))
 }
 
 /// The largest relative difference of two series of losses, one of each step.
@@ -166,8 +208,9 @@ impl Own<'_> {
         for _ in 0..n {
             let start = Instant::now();
             let batch = &self.batches[self.done % self.batches.len()];
-            let loss = self.trainer.step(std::slice::from_ref(batch)).unwrap();
-            let loss = loss.try_into_vec_as::<f32>().unwrap();
+            // As in a run: only the kernels themselves have several threads.
+            let loss = Session::on_one_thread(|| self.trainer.step(std::slice::from_ref(batch)));
+            let loss = loss.unwrap().try_into_vec_as::<f32>().unwrap();
             steps.seconds.push(start.elapsed().as_secs_f64());
             steps.losses.push(f64::from(loss[0]));
             self.done += 1;

@@ -18,7 +18,8 @@ pub(crate) fn peak(command: &mut Command) -> (Vec<u8>, u64) {
             thread::sleep(EVERY);
         }
         let output = output.join().expect("waiting does not panic");
-        assert!(output.status.success(), "{command:?} failed: {}", output.status);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command:?} failed: {said}");
         (output.stdout, peak)
     })
 }

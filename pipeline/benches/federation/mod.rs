@@ -66,11 +66,6 @@ impl Federation {
         Self { folder: folder.to_owned() }
     }
 
-    /// Where it lies.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// `fedpipe run` of it on the CPU, with a store of its own for `store`, which is emptied first if `fresh` says so.
     pub(crate) fn run(&self, store: &str, fresh: bool, sets: &[String]) -> Command {
         let store = self.folder.join(store);
@@ -82,7 +77,7 @@ impl Federation {
         for set in sets {
             command.args(["--set", set]);
         }
-        command.current_dir(&self.folder).stdout(Stdio::piped());
+        command.current_dir(&self.folder).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 }
@@ -93,6 +88,7 @@ pub(crate) fn accuracies(events: &[u8]) -> Vec<f64> {
     let events = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let mut rounds: Vec<(String, f64)> = events
         .filter(|event| event["event"] == "metric" && event["name"] == "accuracy")
+        .filter(|event| event["client"].is_null())
         .map(|event| {
             let step = event["step"].as_str().expect("a metric has its step");
             (step.to_owned(), event["value"].as_f64().expect("an accuracy is a number"))

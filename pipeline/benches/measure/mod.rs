@@ -46,9 +46,17 @@ impl Times {
     }
 
     /// How the ratios of these turns to those of `other` in the same round spread.
-    pub(crate) fn over(&self, other: &Self) -> Spread {
+    fn over(&self, other: &Self) -> Spread {
         Spread::of(self.seconds.iter().zip(&other.seconds).map(|(own, other)| own / other))
     }
+}
+
+/// The cells of one row: how each of the first `own` contenders did beside the contender `at`.
+pub(crate) fn ratios(all: &[Times], own: usize, at: usize) -> Vec<String> {
+    let ratio = |first: usize| {
+        if first == at { "1".to_owned() } else { all[first].over(&all[at]).to_string() }
+    };
+    (0..own).map(ratio).collect()
 }
 
 /// A median with its quartiles. Shown as `0.56 (0.55 to 0.58)`.

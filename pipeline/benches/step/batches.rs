@@ -1,6 +1,9 @@
 //! What both sides train on: the same batches, base and first adapter, written where the peers find them.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::Device;
 use serde_json::json;
@@ -9,6 +12,7 @@ use stages::{
     model::{Base, Batch, Checkpoint, Config, LoraConfig, NamedFile, SINGLE_FILE, Targets},
     objective,
     peft::{BaseName, init_adapter, write_adapter},
+    precision::Precision,
     seed::Draws,
     token_set::TokenSet,
 };
@@ -33,7 +37,7 @@ pub(crate) struct Problem {
     pub(crate) adapter: Adapter,
     config: Config,
     /// `model.safetensors`.
-    weights: Vec<u8>,
+    weights: PathBuf,
     /// One set a batch.
     sets: Vec<TokenSet>,
 }
@@ -65,16 +69,16 @@ impl Problem {
         let text = sets.iter().map(|set| json!({"ids": rows(set), "labels": set.labels()}));
         let text = text.collect::<serde_json::Value>().to_string();
         fs::write(folder.join("batches.json"), text).unwrap();
-        let weights = fs::read(base.join(SINGLE_FILE)).unwrap();
+        let weights = base.join(SINGLE_FILE);
         Self { lora, adapter, config, weights, sets }
     }
 
-    /// Loads the base, and lets go of the bytes that it is read from.
-    pub(crate) fn load(&mut self, device: &Device) -> Base {
-        let bytes = std::mem::take(&mut self.weights);
+    /// Loads the base.
+    pub(crate) fn load(&self, precision: Precision, device: &Device) -> Base {
+        let bytes = fs::read(&self.weights).unwrap();
         let checkpoint = [NamedFile { name: SINGLE_FILE, bytes: &bytes }];
         let checkpoint = Checkpoint::open(&checkpoint).unwrap();
-        Base::load(self.config.clone(), checkpoint, device).unwrap()
+        Base::load_in(self.config.clone(), checkpoint, precision, device).unwrap()
     }
 
     /// The batches as local training lays them out for `base`.
