@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::fused::OutOfMemory;
+
 use crate::local_train::Checkpoint;
 use crate::model::{Config, Layout, LoraConfig, LoraError, Position};
 use crate::objective::{self, HeadKind, Objective};

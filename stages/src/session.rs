@@ -13,7 +13,6 @@ use crate::{
     download::HubSettings,
     error::{Error, Result},
     kernels::Kernels,
-    memory::Path,
     model::Base,
     precision::Precision,
 };
@@ -133,21 +132,12 @@ impl Session {
         Ok(self.device.get_or_init(|| found))
     }
 
-    /// Which code computes passes over the base.
-    ///
-    /// # Errors
-    /// The device cannot be opened.
-    pub(crate) fn path(&self) -> Result<Path> {
-        let is_stock = self.kernels == Kernels::Stock || !self.device()?.is_cpu();
-        Ok(if is_stock { Path::Stock } else { Path::Fused })
-    }
-
     /// A base that was just loaded, with the kernels that this session computes by.
     ///
     /// # Errors
     /// The device cannot be opened, or the system starts no threads.
     pub(crate) fn prepared(&self, base: Base) -> Result<Base> {
-        if self.path()? == Path::Stock {
+        if self.kernels == Kernels::Stock || !self.device()?.is_cpu() {
             return Ok(base);
         }
         if let Some(pool) = self.pool.get() {

@@ -13,6 +13,7 @@ use super::linear::{Affine, Linear, on_host};
 use super::rope::narrow;
 use super::{Base, Batch, Blocks, alibi};
 use crate::fused::{Decoder, Group, Parts};
+use crate::memory::Path;
 
 impl Base {
     /// The same base with blocks that are run by the CPU's own kernels ([`crate::fused`]), on `threads`; its weights
@@ -41,6 +42,14 @@ impl Base {
             threads,
         );
         Self { blocks: Blocks::Fused(decoder), ..self }
+    }
+
+    /// Which code computes its passes.
+    pub fn path(&self) -> Path {
+        match self.blocks {
+            Blocks::Fused(_) => Path::Fused,
+            Blocks::Stock(_) => Path::Stock,
+        }
     }
 
     /// What a pass of the CPU's kernels begins with, row after row without padding: the embeddings of all tokens, or

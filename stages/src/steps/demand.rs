@@ -5,7 +5,7 @@ use crate::{
     edge::In,
     kinds::ModelFiles,
     local_train::{Checkpoint, LocalNumbers},
-    memory::{self, Demand, Need, Pass, Scene, Texts},
+    memory::{self, Demand, Need, Pass, Path, Scene, Texts},
     model::{Config, LoraConfig},
     node::Node,
     precision::Precision,
@@ -24,8 +24,10 @@ pub(super) fn of_training(
     let Some((config, task, sizes)) = known(base, tokens, check, scene) else {
         return Need::Unknown;
     };
+    let precision = settings.first().map_or(Precision::F32, |(_, numbers)| numbers.precision);
+    let path = path(scene, precision);
     let each = settings.iter().filter_map(|(lora, numbers)| {
-        let pass = pass(numbers.batch, sizes, task, scene);
+        let pass = pass(numbers.batch, sizes, task, path);
         memory::training(&config, lora, 0, &pass, numbers.checkpoint).ok()
     });
     // What does not fit the base is told by the checks.
@@ -37,7 +39,6 @@ pub(super) fn of_training(
     if settings.iter().any(|(_, numbers)| numbers.checkpoint == Checkpoint::None) {
         mends.push("set `local.checkpoint: Block`");
     }
-    let precision = settings.first().map_or(Precision::F32, |(_, numbers)| numbers.precision);
     if precision.is_f32() {
         mends.push("set `local.precision: Bf16`");
     }
@@ -56,16 +57,21 @@ pub(super) fn of_evaluation(
     let Some((config, task, sizes)) = known(base, Some(tokens), check, scene) else {
         return Need::Unknown;
     };
-    let pass = pass(batch, sizes, task, scene);
+    let pass = pass(batch, sizes, task, path(scene, precision));
     let Ok(each) = memory::evaluation(&config, None, &pass) else { return Need::Nothing };
     let base = memory::base(&config, *task != Task::Classify, precision);
     Need::Known(Demand { base, each, most: 1, mends: vec!["set a smaller `batch`"] })
 }
 
+/// Which code computes: fedpipe's own kernels multiply in f32 alone.
+fn path(scene: &Scene<'_>, precision: Precision) -> Path {
+    if precision.is_f32() { scene.path } else { Path::Stock }
+}
+
 /// The largest pass over batches of `batch` examples.
-fn pass(batch: usize, sizes: Texts, task: &Task, scene: &Scene<'_>) -> Pass {
+fn pass(batch: usize, sizes: Texts, task: &Task, path: Path) -> Pass {
     let rows = batch.min(sizes.examples);
-    Pass { rows, longest: sizes.longest, head: memory::head_of(task), path: scene.path }
+    Pass { rows, longest: sizes.longest, head: memory::head_of(task), path }
 }
 
 /// The base's config, the task and the sizes of the token set, as far as its texts were read yet.

@@ -203,7 +203,7 @@ impl Stage for Evaluate {
         let base = load_base(cx, &self.base, self.precision, causal, adapter)?;
         let adapter = self.adapter.as_ref().map(|adapter| cx.open(adapter)).transpose()?;
         let lora = adapter.as_ref().map(|adapter| &adapter.config.lora);
-        let pass = Pass::over(&set, self.batch, cx.session().path()?);
+        let pass = Pass::over(&set, self.batch, base.path());
         let bytes = memory::evaluation(base.config(), lora, &pass)?;
         cx.session().require(bytes.total(), "this evaluation", "set a smaller `batch`")?;
         let table = match &self.skew {

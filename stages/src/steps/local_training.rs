@@ -267,10 +267,9 @@ impl Stage for LocalTraining {
         let causal = clients[0].data.objective().is_causal();
         let precision = first.local.precision;
         let base = load_base(cx, &first.base, precision, causal, Some(&first.from))?;
-        let path = cx.session().path()?;
         let mut bytes = 0;
         for Client { data, lora, start, .. } in &clients {
-            let pass = Pass::over(data, first.local.batch, path);
+            let pass = Pass::over(data, first.local.batch, base.path());
             let checkpoint = first.local.checkpoint;
             let classes = start.classes();
             bytes += memory::training(base.config(), lora, classes, &pass, checkpoint)?.total();

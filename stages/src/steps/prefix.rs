@@ -69,7 +69,7 @@ impl Stage for PrefixStates {
             let mend = "set `local.prefix: Recompute`, which keeps none of them, or make room";
             return Err(Error::failed(message).with_hint(mend));
         }
-        let pass = Pass::over(&data, prefix::BATCH, cx.session().path()?);
+        let pass = Pass::over(&data, prefix::BATCH, base.path());
         let bytes = memory::evaluation(config, None, &pass)?;
         let mend = "set `local.prefix: Recompute`, or run fewer steps side by side with `-j`";
         cx.session().require(bytes.total(), "this pass over the examples", mend)?;
