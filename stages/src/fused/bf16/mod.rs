@@ -14,16 +14,17 @@ mod amx;
 mod amx_emulated;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
 mod packed;
+#[cfg(target_arch = "x86_64")]
+mod paired;
 mod portable;
 mod rounding;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
-use std::sync::OnceLock;
-
-use packed::{Line, Packed};
+#[cfg(target_arch = "x86_64")]
+use paired::{Instructions, Paired};
 use portable::Plain;
 
 use super::matmul::Write;
@@ -72,24 +73,10 @@ pub(crate) struct Bf16Weight {
 #[derive(Clone, Debug)]
 enum Form {
     /// In pairs of bf16.
-    Paired {
-        with: Paired,
-        /// `[in, out]`.
-        forward: Packed,
-        /// `[out, in]`; packed when it is asked for, since no gradient goes below the first adapted module.
-        backward: OnceLock<Packed>,
-    },
+    #[cfg(target_arch = "x86_64")]
+    Paired(Paired),
     /// As f32.
     Plain(Plain),
-}
-
-/// The kernels for pairs.
-#[derive(Clone, Copy, Debug)]
-enum Paired {
-    #[cfg(target_arch = "x86_64")]
-    Amx,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
 }
 
 impl Bf16Weight {
@@ -101,16 +88,11 @@ impl Bf16Weight {
         assert!(kernel.is_here(), "this machine has no {kernel:?}");
         let [outputs, inputs] = shape;
         assert_eq!(values.len(), outputs * inputs, "a matrix of {outputs} × {inputs} numbers");
-        let paired = |with: Paired| {
-            let at = |row: usize, column: usize| rounding::nearest(values[column * inputs + row]);
-            let forward = Packed::new(inputs, outputs, at);
-            Form::Paired { with, forward, backward: OnceLock::new() }
-        };
         let form = match kernel {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Amx => paired(Paired::Amx),
+            Kernel::Amx => Form::Paired(Paired::new(values, shape, Instructions::Amx)),
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512Bf16 => paired(Paired::Avx512),
+            Kernel::Avx512Bf16 => Form::Paired(Paired::new(values, shape, Instructions::Avx512)),
             _ => Form::Plain(Plain::new(values, shape)),
         };
         Self { shape, form }
@@ -129,7 +111,8 @@ impl Bf16Weight {
         let [outputs, inputs] = self.shape;
         check(x, [rows, inputs], out, outputs);
         match &self.form {
-            Form::Paired { with, forward, .. } => multiply(*with, x, forward, out, write),
+            #[cfg(target_arch = "x86_64")]
+            Form::Paired(paired) => paired.forward(x, out, write),
             Form::Plain(plain) => plain.forward(x, rows, out, write),
         }
     }
@@ -142,10 +125,8 @@ impl Bf16Weight {
         let [outputs, inputs] = self.shape;
         check(dy, [rows, outputs], dx, inputs);
         match &self.form {
-            Form::Paired { with, forward, backward } => {
-                let turn = || Packed::new(outputs, inputs, |row, column| forward.get(column, row));
-                multiply(*with, dy, backward.get_or_init(turn), dx, write);
-            }
+            #[cfg(target_arch = "x86_64")]
+            Form::Paired(paired) => paired.backward(dy, dx, write),
             Form::Plain(plain) => plain.backward(dy, rows, dx, write),
         }
     }
@@ -154,45 +135,4 @@ impl Bf16Weight {
 fn check(x: &[f32], [rows, inputs]: [usize; 2], out: &[f32], outputs: usize) {
     assert_eq!(x.len(), rows * inputs, "{rows} rows of {inputs} numbers");
     assert_eq!(out.len(), rows * outputs, "{rows} rows of {outputs} results");
-}
-
-/// Rows that are rounded at once: whole tiles of every kernel.
-const ROWS: usize = 96;
-/// The bytes that some times [`ROWS`] rounded rows may take: they are read again for each panel of columns, and are to
-/// stay in the second cache beside it.
-const ROUNDED_BYTES: usize = 256 * 1024;
-const MOST_ROWS: usize = 4 * ROWS;
-
-/// `out (+)= x·weight`, with `x` `[rows, depth]` and `out` `[rows, columns]`.
-fn multiply(with: Paired, x: &[f32], weight: &Packed, out: &mut [f32], write: Write) {
-    thread_local! {
-        static ROUNDED: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
-    }
-    let lines = weight.depth().div_ceil(Line::NUMBERS);
-    if lines == 0 || weight.columns() == 0 {
-        // Sums of nothing.
-        if write == Write::Over {
-            out.fill(0.0);
-        }
-        return;
-    }
-    let fitting = ROUNDED_BYTES / (lines * size_of::<Line>()) / ROWS * ROWS;
-    let step = fitting.clamp(ROWS, MOST_ROWS);
-    ROUNDED.with_borrow_mut(|rounded| {
-        if rounded.len() < step * lines {
-            rounded.resize(step * lines, Line::ZERO);
-        }
-        let add = write == Write::Add;
-        let blocks = x.chunks(step * weight.depth()).zip(out.chunks_mut(step * weight.columns()));
-        for (x, out) in blocks {
-            let rows = x.len() / weight.depth();
-            rounding::round_rows(x, weight.depth(), rounded);
-            match with {
-                #[cfg(target_arch = "x86_64")]
-                Paired::Amx => amx::multiply(rounded, weight, rows, out, add),
-                #[cfg(target_arch = "x86_64")]
-                Paired::Avx512 => avx512::multiply(rounded, weight, rows, out, add),
-            }
-        }
-    });
 }

@@ -1,5 +1,6 @@
 //! From f32 to the nearest bf16.
 
+#[cfg(target_arch = "x86_64")]
 use super::packed::Line;
 
 /// The bits of the bf16 nearest to `value`, ties to even; what is not a number stays none.
@@ -22,8 +23,8 @@ fn upper(bits: u32) -> u16 {
 }
 
 /// Rounds rows of `width` numbers each, whole lines a row: what a row leaves of its last line is zero.
+#[cfg(target_arch = "x86_64")]
 pub(super) fn round_rows(rows: &[f32], width: usize, lines: &mut [Line]) {
-    #[cfg(target_arch = "x86_64")]
     if super::avx512::is_here() {
         return super::avx512::round_rows(rows, width, lines);
     }

@@ -177,6 +177,7 @@ fn numbers_are_rounded_to_the_nearest_and_ties_to_even() {
     assert!(rounding::in_f32(f32::from_bits(0xffff_ffff)).is_nan());
 }
 
+#[cfg(target_arch = "x86_64")]
 #[test]
 fn rows_are_rounded_as_numbers_are() {
     let width = 45;
@@ -184,7 +185,7 @@ fn rows_are_rounded_as_numbers_are() {
     values[50] = f32::INFINITY;
     values[51] = 3e38;
     values[52] = -0.0;
-    let mut lines = vec![Line([7; Line::NUMBERS]); 6];
+    let mut lines = vec![packed::Line([7; 32]); 6];
     rounding::round_rows(&values, width, &mut lines);
     for (row, lines) in values.chunks(width).zip(lines.chunks(2)) {
         let found = lines.iter().flat_map(|line| line.0);
