@@ -57,14 +57,14 @@ fn is_permitted() -> bool {
     false
 }
 
-/// `out (+)= x·weight`: `x` has `rows` rows of `weight.pairs()` pairs, and room for as many as make up whole blocks;
+/// `out (+)= x·weight`: `x` has `rows` rows of `weight.pairs()` pairs, and lines enough for whole blocks of them;
 /// `out` is `[rows, columns]`.
 #[expect(
     unsafe_code,
     reason = "the blocks take pointers, and instructions that are looked for at run time"
 )]
 pub(super) fn multiply(
-    x: &mut [Line],
+    x: &[Line],
     weight: &Packed,
     rows: usize,
     out: &mut [f32],
@@ -72,8 +72,8 @@ pub(super) fn multiply(
 ) {
     let (columns, lines) = (weight.columns(), weight.pairs() / Line::PAIRS);
     assert!(is_here() && lines > 0 && out.len() == rows * columns);
-    let x = &mut x[..rows.next_multiple_of(BLOCK) * lines];
-    x[rows * lines..].fill(Line::ZERO);
+    // What stands behind the last row goes through with it, and what becomes of it is left out.
+    let x = &x[..rows.next_multiple_of(BLOCK) * lines];
     let _tiles = Tiles::configured();
     for (first, panel) in weight.panels() {
         for row in (0..rows).step_by(BLOCK) {
