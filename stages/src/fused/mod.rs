@@ -12,6 +12,7 @@
 mod activation;
 mod adapter;
 mod attention;
+mod bf16;
 mod block;
 mod buffers;
 mod chunk;
