@@ -40,13 +40,18 @@ impl Tiny {
             .collect()
     }
 
-    /// The base, with its causal head where the checkpoint has one.
+    /// The base on the CPU, with its causal head where the checkpoint has one.
     pub(crate) fn base(self) -> Base {
+        self.base_on(&Device::flex())
+    }
+
+    /// The base on `device`.
+    pub(crate) fn base_on(self, device: &Device) -> Base {
         let files = self.weights();
         let files: Vec<NamedFile<'_>> =
             files.iter().map(|(name, bytes)| NamedFile { name, bytes }).collect();
         let open = || Checkpoint::open(&files).unwrap();
-        let base = Base::load(self.config(), open(), &Device::flex()).unwrap();
+        let base = Base::load(self.config(), open(), device).unwrap();
         if !base.has_causal_head() && !base.config().is_classifier() {
             base.load_causal_head(&open()).unwrap();
         }
