@@ -5,6 +5,7 @@
 
 mod cli;
 mod cohorts;
+mod devices;
 mod errors;
 mod export;
 mod exported;
