@@ -37,7 +37,7 @@ impl Stage for Client {
     }
 
     fn run(&self, cx: &mut stages::stage::Context<'_>) -> stages::Result<()> {
-        Stage::run_together(&[self], std::slice::from_mut(cx))
+        <Self as Stage>::run_together(&[self], std::slice::from_mut(cx))
     }
 
     fn cohort(&self, _: &dyn Fn(&str) -> Option<Digest>) -> Option<String> {
