@@ -17,6 +17,8 @@ mod hub;
 mod hub_refusals;
 mod hub_server;
 mod partition;
+mod precision;
+mod prefix;
 mod resume;
 mod reuse;
 mod stopping;

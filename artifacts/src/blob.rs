@@ -91,6 +91,12 @@ impl Store {
         Err(Error::Pruned { digest: blob.digest })
     }
 
+    /// The bytes that are free to this user on the store's file system, if the system says so.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let found = rustix::fs::statvfs(self.root()).ok()?;
+        found.f_bavail.checked_mul(found.f_frsize)
+    }
+
     /// The tree whose canonical listing is the blob `at`: `None` if it was pruned.
     ///
     /// # Errors

@@ -128,6 +128,7 @@ impl From<TrainError> for Error {
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::Stopped => Self::Stopped,
+            TrainError::Prefix(error) => error.into(),
             TrainError::NotFinite { .. } | TrainError::Device(_) => Self::failed(error.to_string()),
             other => Self::input(other.to_string()),
         }
@@ -138,6 +139,7 @@ impl From<EvaluateError> for Error {
     fn from(error: EvaluateError) -> Self {
         match error {
             EvaluateError::Stopped => Self::Stopped,
+            EvaluateError::Prefix(error) => error.into(),
             EvaluateError::NotFinite { .. } | EvaluateError::Device(_) => {
                 Self::failed(error.to_string())
             }

@@ -20,7 +20,9 @@ pub mod evaluate;
 pub mod export;
 pub mod federate;
 pub mod fit;
+mod fused;
 pub mod kernel_cache;
+pub mod kernels;
 pub mod kinds;
 pub mod ledger;
 pub mod linear;
@@ -32,6 +34,8 @@ pub mod objective;
 pub mod partition;
 pub mod parts;
 pub mod peft;
+pub mod precision;
+pub mod prefix;
 pub mod privacy;
 pub mod rows;
 #[cfg(test)]

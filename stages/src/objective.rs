@@ -70,6 +70,18 @@ pub fn batch(clients: &[(&TokenSet, &[usize])], pad: Option<u32>, device: &Devic
     Batch::new(&rows, &labels, device)
 }
 
+/// The tokens of all rows of one example.
+pub(crate) fn tokens_of(set: &TokenSet, index: usize) -> usize {
+    let own = set.tokens(index).len();
+    match set.objective() {
+        Objective::Complete(_) => own - 1,
+        objective if objective.head() == HeadKind::LabelTokens => {
+            objective.labels().iter().map(|label| own + label.len() - 1).sum()
+        }
+        Objective::Classify | Objective::Verbalize(_) => own,
+    }
+}
+
 /// The rows of one example: several where each label must be appended to it.
 fn rows_of(set: &TokenSet, index: usize, pad: Option<u32>) -> Vec<Row> {
     let (tokens, class) = (set.tokens(index), set.label(index).max(0).unsigned_abs());
@@ -136,6 +148,24 @@ mod tests {
         assert_eq!(batch.targets(), [3, 0, 4, 2, 3, 0, 4, 2]);
         assert_eq!(batch.weights()[..4], [1.0, 0.0, 0.5, 0.5]);
         assert_eq!(batch.labels(), [1, 0]);
+    }
+
+    #[test]
+    fn the_tokens_of_an_example_are_those_of_its_rows() {
+        let label = |tokens: &[u32]| tokens.to_vec();
+        for objective in [
+            Objective::Classify,
+            Objective::Verbalize(vec![label(&[3]), label(&[4])]),
+            Objective::Verbalize(vec![label(&[3, 9, 8]), label(&[4, 2])]),
+            Objective::Complete(vec![2, 1]),
+        ] {
+            let set = set(objective);
+            for index in 0..set.len() {
+                let rows = rows_of(&set, index, None);
+                let tokens: usize = rows.iter().map(|row| row.tokens.len()).sum();
+                assert_eq!(tokens_of(&set, index), tokens, "{:?}", set.objective());
+            }
+        }
     }
 
     #[test]

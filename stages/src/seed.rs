@@ -52,6 +52,11 @@ impl Draws {
         self.0.fill_bytes(bytes);
     }
 
+    /// Goes to the `word`th 32-bit word of the stream.
+    pub fn seek(&mut self, word: usize) {
+        self.0.set_word_pos(word as u128);
+    }
+
     /// A number in `[0, 1)`, on a grid of 2⁻⁵³.
     pub fn unit(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)

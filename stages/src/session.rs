@@ -6,12 +6,15 @@ use std::{
 };
 
 use artifacts::Digest;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
     device::{self, Asked, Found},
     download::HubSettings,
-    error::Result,
+    error::{Error, Result},
+    kernels::Kernels,
     model::Base,
+    precision::Precision,
 };
 
 /// Bases that stay loaded. A sweep over two bases alternates between them.
@@ -32,8 +35,11 @@ pub struct Session {
     hub: HubSettings,
     asked: Asked,
     device: OnceLock<Found>,
-    bases: Held<Digest>,
-    changed: Held<[Digest; 2]>,
+    kernels: Kernels,
+    threads: usize,
+    pool: OnceLock<Arc<ThreadPool>>,
+    bases: Held<(Digest, Precision)>,
+    changed: Held<([Digest; 2], Precision)>,
 }
 
 impl fmt::Debug for Session {
@@ -47,7 +53,23 @@ impl Session {
     /// yet.
     pub fn new(asked: impl Into<Asked>, hub: HubSettings) -> Self {
         let (bases, changed) = (Held::new(BASES_HELD), Held::new(CHANGED_HELD));
-        Self { hub, asked: asked.into(), device: OnceLock::new(), bases, changed }
+        Self {
+            hub,
+            asked: asked.into(),
+            device: OnceLock::new(),
+            kernels: Kernels::Auto,
+            threads: 0,
+            pool: OnceLock::new(),
+            bases,
+            changed,
+        }
+    }
+
+    /// The same session with these kernels. Where they are fedpipe's own, `threads` threads share the work of all steps;
+    /// 0 is one for each core.
+    #[must_use]
+    pub fn with_kernels(self, kernels: Kernels, threads: usize) -> Self {
+        Self { kernels, threads, ..self }
     }
 
     /// A session for each device that is asked for, in that order. Each holds its own bases, so that what one device
@@ -58,6 +80,7 @@ impl Session {
     pub fn by_device(&self) -> Result<Vec<Self>> {
         let seat = |found: Found| {
             let seat = Self::new(self.asked.clone(), self.hub.clone());
+            let seat = seat.with_kernels(self.kernels, self.threads);
             seat.device.get_or_init(|| found);
             seat
         };
@@ -81,6 +104,25 @@ impl Session {
         Ok(self.device.get_or_init(|| found))
     }
 
+    /// A base that was just loaded, with the kernels that this session computes by.
+    ///
+    /// # Errors
+    /// The device cannot be opened, or the system starts no threads.
+    pub(crate) fn prepared(&self, base: Base) -> Result<Base> {
+        if self.kernels == Kernels::Stock || !self.device()?.is_cpu() {
+            return Ok(base);
+        }
+        if let Some(pool) = self.pool.get() {
+            return Ok(base.fused(Arc::clone(pool)));
+        }
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(self.threads)
+            .thread_name(|at| format!("kernels-{at}"))
+            .build()
+            .map_err(|error| Error::failed(format!("the system starts no threads: {error}")))?;
+        Ok(base.fused(Arc::clone(self.pool.get_or_init(|| Arc::new(pool)))))
+    }
+
     /// Runs `work` with one thread for all its tensor operations, so that no sum depends on how many
     /// threads there are.
     ///
@@ -96,15 +138,16 @@ impl Session {
         POOL.with(|pool| pool.install(work))
     }
 
-    /// The base with this digest, unless it is not held or `lacks` something: then what `load` makes of the one
+    /// The base with this digest in this precision, unless it is not held or `lacks` something: then what `load` makes of the one
     /// that is held. Steps that ask for the same base at once wait for one load.
     pub fn base(
         &self,
         digest: Digest,
+        precision: Precision,
         lacks: impl FnOnce(&Base) -> bool,
         load: impl FnOnce(Option<Arc<Base>>) -> Result<Arc<Base>>,
     ) -> Result<Arc<Base>> {
-        self.bases.get(digest, lacks, load)
+        self.bases.get((digest, precision), lacks, load)
     }
 
     /// The base with the digest `of[0]` after the delta with the digest `of[1]` was added to it; all else is as with
@@ -112,10 +155,11 @@ impl Session {
     pub fn changed_base(
         &self,
         of: [Digest; 2],
+        precision: Precision,
         lacks: impl FnOnce(&Base) -> bool,
         make: impl FnOnce() -> Result<Arc<Base>>,
     ) -> Result<Arc<Base>> {
-        self.changed.get(of, lacks, |_| make())
+        self.changed.get((of, precision), lacks, |_| make())
     }
 }
 
@@ -180,6 +224,7 @@ mod tests {
         let base = || {
             session.base(
                 digest("base"),
+                Precision::F32,
                 |_| false,
                 |_| {
                     loads.fetch_add(1, Ordering::Relaxed);
@@ -192,7 +237,8 @@ mod tests {
                 makes.fetch_add(1, Ordering::Relaxed);
                 Ok(Arc::new(base()?.with_delta(&Delta::new())?))
             };
-            session.changed_base([digest("base"), digest(name)], |_| false, make).unwrap()
+            let of = [digest("base"), digest(name)];
+            session.changed_base(of, Precision::F32, |_| false, make).unwrap()
         };
         // All clients of a round ask at once.
         let first: Vec<Arc<Base>> = std::thread::scope(|scope| {

@@ -16,6 +16,7 @@ use crate::{
     edge::{Artifact, In, Open, Opened, TreeView},
     error::{Error, Result},
     metric,
+    precision::Precision,
     session::Session,
 };
 
@@ -42,6 +43,11 @@ pub trait Stage: Serialize + Send + Sync + 'static {
     /// What it occupies.
     fn needs(&self) -> Needs {
         Needs::Cpu
+    }
+
+    /// In what numbers it multiplies by a frozen base; not every device has them all.
+    fn precision(&self) -> Precision {
+        Precision::F32
     }
 
     /// Does the work: reads its inputs and writes its output through `cx`.
@@ -83,6 +89,8 @@ pub trait Work: Send + Sync {
     fn kind(&self) -> &'static str;
     /// What it occupies.
     fn needs(&self) -> Needs;
+    /// In what numbers it multiplies by a frozen base.
+    fn precision(&self) -> Precision;
     /// Its fields, edges marked (see [`crate::edge::as_edge`]).
     fn with(&self) -> Result<Value>;
     /// Does the work.
@@ -119,6 +127,10 @@ impl<S: Stage> Work for S {
 
     fn needs(&self) -> Needs {
         Stage::needs(self)
+    }
+
+    fn precision(&self) -> Precision {
+        Stage::precision(self)
     }
 
     fn with(&self) -> Result<Value> {
@@ -256,6 +268,11 @@ impl<'a> Context<'a> {
     /// A figure of one client, kept like the others. A run tells it with the client's number, and does not show it.
     pub fn client_metric(&mut self, client: u32, name: &str, value: f64) {
         self.metrics.insert(metric::of_client(client, name), value);
+    }
+
+    /// The bytes that are free where the store is, if the system says so.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.store.free_bytes()
     }
 
     /// Says how far the work is.

@@ -17,6 +17,7 @@ use crate::{
     kinds::{Adapter, File, Shards},
     node::Node,
     parts::Parts,
+    prefix::Below,
     seed,
     stage::{Stage, Work},
     stop::Stop,
@@ -90,6 +91,7 @@ pub struct Unroll<'a> {
     outputs: BTreeMap<String, usize>,
     rounds: BTreeMap<String, Vec<RoundOf>>,
     skews: BTreeMap<String, In<File>>,
+    prefixes: BTreeMap<String, Below>,
     stops: Vec<Stop>,
 }
 
@@ -104,6 +106,7 @@ impl<'a> Unroll<'a> {
             outputs: BTreeMap::new(),
             rounds: BTreeMap::new(),
             skews: BTreeMap::new(),
+            prefixes: BTreeMap::new(),
             stops: Vec::new(),
         }
     }
@@ -191,6 +194,16 @@ impl<'a> Unroll<'a> {
     /// Which labels the clients of a stage have, if it has clients.
     pub fn skew_of(&self, name: &str) -> Option<In<File>> {
         self.skews.get(name).cloned()
+    }
+
+    /// Records that the adapters of `name` leave the blocks below as they are, and that hidden states are kept there.
+    pub fn keep_prefix(&mut self, name: &str, below: Below) {
+        self.prefixes.insert(name.to_owned(), below);
+    }
+
+    /// Where hidden states are kept for the adapters of a stage, if they are.
+    pub fn prefix_of(&self, name: &str) -> Option<Below> {
+        self.prefixes.get(name).copied()
     }
 
     /// Says that the rounds of a federation may end early, by a rule.

@@ -8,10 +8,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use stages::{
     device::{self, Asked},
+    kernels::Kernels,
     session::Session,
     stage::Needs,
 };
@@ -42,6 +43,9 @@ pub(super) struct Run {
     /// Run at most N steps at a time on the CPU [default: the number of cores]
     #[arg(short, long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
+    /// Compute by these kernels: auto takes fedpipe's own on the CPU, stock Burn's operations everywhere
+    #[arg(long, value_name = "KERNELS", default_value = "auto")]
+    kernels: Chosen,
     /// After a failure, finish what does not depend on it
     #[arg(long)]
     keep_going: bool,
@@ -51,6 +55,22 @@ pub(super) struct Run {
     /// Use only what is cached; do not touch the network
     #[arg(long)]
     offline: bool,
+}
+
+/// By what the frozen base is computed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Chosen {
+    Auto,
+    Stock,
+}
+
+impl From<Chosen> for Kernels {
+    fn from(chosen: Chosen) -> Self {
+        match chosen {
+            Chosen::Auto => Self::Auto,
+            Chosen::Stock => Self::Stock,
+        }
+    }
 }
 
 /// Set by the first Ctrl-C.
@@ -63,7 +83,8 @@ impl Run {
         let start = Instant::now();
         let world = desk.world(self.offline)?;
         let project = Project::open(&self.graph.graph, &self.graph.sets, &world)?;
-        let session = Session::new(self.device.clone(), world.hub().clone());
+        let session = Session::new(self.device.clone(), world.hub().clone())
+            .with_kernels(self.kernels.into(), self.jobs.map_or(0, NonZeroUsize::get));
         // A device that was asked for by name is looked for before anything is written.
         let named = !self.device.is_auto() || project.exact();
         let found = if named { device::choose_all(&self.device)? } else { Vec::new() };
@@ -72,13 +93,16 @@ impl Run {
         let fresh = world.store().is_none();
         let plan = self.resolved_plan(&project, &world, &device)?;
         if fresh {
-            project.check_data(&world, &plan, &plan.states(None)?)?;
+            let states = plan.states(None)?;
+            check_precision(&session, &plan, &states)?;
+            project.check_data(&world, &plan, &states)?;
         }
         let store = world.make_store()?;
         // Before the first look at a record: what is found from here on stays.
         let lease = store.lease()?;
         let states = plan.states(Some(store))?;
         if !fresh {
+            check_precision(&session, &plan, &states)?;
             project.check_data(&world, &plan, &states)?;
         }
         stop_on_signal()?;
@@ -183,6 +207,17 @@ impl Run {
             "effective": graphs,
         })
     }
+}
+
+/// Refuses steps that are to run in numbers that the device has not. It is not opened where nothing asks for any.
+fn check_precision(session: &Session, plan: &Plan, states: &[State]) -> Result<(), Failure> {
+    for (step, state) in plan.steps.iter().zip(states) {
+        let precision = step.work.precision();
+        if !precision.is_f32() && !matches!(state, State::Reused { .. } | State::Unwanted) {
+            precision.check(session.device()?)?;
+        }
+    }
+    Ok(())
 }
 
 fn planned(run: &str, states: &[State]) -> Event {

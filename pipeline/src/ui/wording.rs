@@ -123,7 +123,7 @@ impl Wording {
         if let Some(round) = known {
             round.clients += 1;
             round.done = at;
-        } else if stage == "shard loss" && self.volume != Volume::Verbose {
+        } else if is_aside(step, stage) && self.volume != Volume::Verbose {
             // A part of the round, as its clients' training is.
         } else if stage != "aggregate" || !self.trained.contains(step) {
             let sized = matches!(stage, "model" | "dataset") || self.volume == Volume::Verbose;
@@ -201,6 +201,11 @@ impl Wording {
     }
 }
 
+/// Whether a step is a part of its round, and not told apart from it.
+fn is_aside(step: &str, stage: &str) -> bool {
+    stage == "shard loss" || stage == "prefix" && step.contains("/client-")
+}
+
 /// The round in which a client's local training takes part.
 fn round_of<'a>(step: &'a str, stage: &str) -> Option<&'a str> {
     let (round, _) = step.rsplit_once("/client-")?;
@@ -217,6 +222,7 @@ fn done_word(stage: &str) -> &'static str {
         "train" => "Trained",
         "aggregate" => "Averaged",
         "evaluate" => "Scored",
+        "prefix" => "Computed",
         "shard loss" => "Measured",
         _ => "Made",
     }

@@ -18,6 +18,7 @@ use crate::local_train::Progress;
 use crate::model::{Base, Batch, Factors, Layout, LoraConfig, LoraError, likelihood, read_classes};
 use crate::objective::{self, HeadKind, Objective};
 use crate::peft::{AdapterError, AdapterTensors, SCORE};
+use crate::prefix::{self, Prefix, PrefixError};
 use crate::token_set::TokenSet;
 
 /// Why an evaluation ended without a result.
@@ -38,6 +39,9 @@ pub enum EvaluateError {
     /// The examples cannot be taken through the base.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The stored hidden states cannot be used.
+    #[error(transparent)]
+    Prefix(#[from] PrefixError),
     /// The logits are not finite.
     #[error("the logits of example {example} are not finite")]
     NotFinite {
@@ -61,6 +65,21 @@ pub struct Adapted<'a> {
     pub lora: &'a LoraConfig,
 }
 
+/// What a base is evaluated on.
+#[derive(Clone, Copy)]
+pub struct Examples<'a> {
+    /// The examples.
+    pub set: &'a TokenSet,
+    /// Their hidden states that go into the lowest adapted block, where they are kept.
+    pub prefix: Option<&'a Prefix>,
+}
+
+impl<'a> From<&'a TokenSet> for Examples<'a> {
+    fn from(set: &'a TokenSet) -> Self {
+        Self { set, prefix: None }
+    }
+}
+
 /// A classifier: its shape `[classes, hidden]` and its values.
 pub type Classifier<'a> = ([usize; 2], &'a [f32]);
 
@@ -68,14 +87,16 @@ pub type Classifier<'a> = ([usize; 2], &'a [f32]);
 /// their order; where there is none, by the adapter's own.
 ///
 /// Batches are made of examples of like length; which ones share a batch changes no logit beyond rounding.
-pub fn classes(
+pub fn classes<'d>(
     base: &Base,
     adapted: Option<Adapted<'_>>,
     classifiers: &[Classifier<'_>],
-    data: &TokenSet,
+    data: impl Into<Examples<'d>>,
     batch: usize,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Vec<ClassLogits>, EvaluateError> {
+    let examples = data.into();
+    let data = examples.set;
     let own = adapted.map_or(0, |adapted| adapted.adapter.classes());
     let classes = match data.objective() {
         Objective::Classify => classifiers.first().map_or(own, |([classes, _], _)| *classes),
@@ -87,7 +108,7 @@ pub fn classes(
     check(base, data, Some(classes))?;
     let heads = heads(base, adapted, classifiers, data);
     let mut results = vec![vec![0.0; data.len() * classes]; heads.len().max(1)];
-    sweep(base, adapted, data, batch, progress, &mut |indices, batch, hidden| {
+    sweep(base, adapted, examples, batch, progress, &mut |indices, batch, hidden| {
         let keep = |result: &mut Vec<f32>, logits: Tensor<2>| {
             for (&index, values) in indices.iter().zip(fetch(logits)?.chunks(classes)) {
                 if !values.iter().all(|value| value.is_finite()) {
@@ -112,18 +133,19 @@ pub fn classes(
 ///
 /// # Panics
 /// Where a causal head is needed and was not loaded.
-pub fn mean_loss(
+pub fn mean_loss<'d>(
     base: &Base,
     adapted: Option<Adapted<'_>>,
-    data: &TokenSet,
+    data: impl Into<Examples<'d>>,
     batch: usize,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<f64, EvaluateError> {
-    if matches!(data.objective(), Objective::Complete(_)) {
+    let data = data.into();
+    if matches!(data.set.objective(), Objective::Complete(_)) {
         return Ok(TokenScores::of(&tokens(base, adapted, data, batch, progress)?).loss);
     }
     let found = classes(base, adapted, &[], data, batch, progress)?;
-    let loss = found.first().map(|logits| Scores::of(logits, data.labels()).loss);
+    let loss = found.first().map(|logits| Scores::of(logits, data.set.labels()).loss);
     loss.ok_or(EvaluateError::Empty)
 }
 
@@ -131,16 +153,18 @@ pub fn mean_loss(
 ///
 /// # Panics
 /// Where the base's causal head was not loaded.
-pub fn tokens(
+pub fn tokens<'d>(
     base: &Base,
     adapted: Option<Adapted<'_>>,
-    data: &TokenSet,
+    data: impl Into<Examples<'d>>,
     batch: usize,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<TokenLogProbs, EvaluateError> {
+    let examples = data.into();
+    let data = examples.set;
     check(base, data, None)?;
     let mut rows: Vec<Vec<(f32, bool)>> = vec![Vec::new(); data.len()];
-    sweep(base, adapted, data, batch, progress, &mut |indices, batch, hidden| {
+    sweep(base, adapted, examples, batch, progress, &mut |indices, batch, hidden| {
         let found = likelihood(&hidden, base.causal_head(), batch.targets(), false, true);
         let nll = fetch(found.nll.unsqueeze())?;
         let right = found.right.expect("it was asked for").try_into_vec_as::<i32>();
@@ -167,17 +191,21 @@ type Each<'a> = &'a mut dyn FnMut(&[usize], Batch, Tensor<2>) -> Result<(), Eval
 fn sweep(
     base: &Base,
     adapted: Option<Adapted<'_>>,
-    data: &TokenSet,
+    Examples { set: data, prefix }: Examples<'_>,
     batch: usize,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     each: Each<'_>,
 ) -> Result<(), EvaluateError> {
+    if let Some((prefix, adapted)) = prefix.zip(adapted) {
+        prefix.check(base.config(), adapted.lora, data)?;
+    }
     let factors = adapted.map(|adapted| factors(base, adapted)).transpose()?;
     let mut order: Vec<usize> = (0..data.len()).collect();
     order.sort_by_key(|&index| data.tokens(index).len());
     let steps = order.len().div_ceil(batch.max(1)) as u64;
     for (step, indices) in (1..).zip(order.chunks(batch.max(1))) {
         let rows = objective::batch(&[(data, indices)], base.config().pad, base.device());
+        let rows = prefix::begin(rows, &[(prefix, indices)]);
         let hidden = base.read(&rows, factors.as_ref(), None);
         each(indices, rows, hidden)?;
         if progress(Progress { step, steps, loss: None }).is_break() {

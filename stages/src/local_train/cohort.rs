@@ -5,10 +5,10 @@ use burn::tensor::{Int, Tensor, TensorData};
 use super::adamw::{AdamW, Moments};
 use super::loss::Head;
 use super::member::{Client, Member, trained_parts};
-use super::numbers::{LocalNumbers, Optimizer};
+use super::numbers::{Checkpoint, LocalNumbers, Optimizer};
 use super::prune::Penalty;
 use super::{TrainError, control, schedule, sgd};
-use crate::model::{Base, Batch, Dropout, Factors, Layout};
+use crate::model::{Adapters, Base, Batch, Dropout, Layout, Part, Tape};
 use crate::peft::AdapterTensors;
 
 /// The adapters of K clients between optimizer steps.
@@ -122,31 +122,36 @@ impl<'a> Trainer<'a> {
     /// before clipping and SCAFFOLD's correction; and each client's mean cross-entropy `[K]`.
     pub fn gradient(&self, parts: &[Batch]) -> Result<(Tensor<2>, Tensor<1>), TrainError> {
         let clients = self.members.len();
-        let leaves: Vec<Tensor<3>> = self
-            .layout
-            .split(&self.values)
-            .into_iter()
-            .map(|t| t.autodiff().require_grad())
-            .collect();
+        let trained = self.layout.split(&self.values);
         let own: Vec<&Layout> = self.members.iter().map(|member| &member.own).collect();
-        let groups = [(&self.layout, leaves.as_slice()), (&self.still.0, &self.still.1)];
-        let factors = Factors::new(&groups, &own, self.base.device());
+        let still = (&self.still.0, self.still.1.as_slice());
+        let adapters = Adapters { trained: (&self.layout, &trained), still, own: &own };
+        let (score, is_trained) = match score_of(&self.layout, &trained) {
+            Some(score) => (Some(score.autodiff().require_grad()), true),
+            None => (score_of(&self.still.0, &self.still.1), false),
+        };
         let units = |k: usize| parts.iter().map(|part| self.head.units(part, k)).sum();
         let totals: Vec<usize> = (0..clients).map(units).collect();
+        let tape = match self.numbers.checkpoint {
+            Checkpoint::None => Tape::Whole,
+            Checkpoint::Block => Tape::Blocks,
+        };
         let mut sum: Option<(Tensor<2>, Tensor<2>)> = None;
         for (at, part) in parts.iter().enumerate() {
             let rates = self.members.iter().map(|member| (member.seed, member.dropout)).collect();
             let dropout = Dropout::new(rates, self.done, at, self.base.device());
-            let hidden = self.base.read(part, Some(&factors), dropout.as_ref());
-            let (loss, losses) = self.head.loss(&hidden, &factors, part, &totals)?;
+            let forward = self.base.forward(part, &adapters, dropout.as_ref(), tape);
+            let hidden = forward.hidden.clone().autodiff().require_grad();
+            let (loss, losses) = self.head.loss(&hidden, score.as_ref(), part, &totals)?;
+            let scale = self.base.precision().loss_scale();
+            let loss = scale.map_or(loss.clone(), |scale| loss * scale);
             let mut gradients = loss.backward();
-            let flat = leaves.iter().map(|leaf| {
-                let gradient = leaf.grad_remove(&mut gradients);
-                let gradient = gradient.unwrap_or_else(|| leaf.clone().inner().zeros_like());
-                let [_, rows, columns] = gradient.dims();
-                gradient.reshape([clients, rows * columns])
-            });
-            let flat = Tensor::cat(flat.collect(), 1);
+            let by_hidden = hidden.grad_remove(&mut gradients);
+            let by_hidden = by_hidden.unwrap_or_else(|| forward.hidden.zeros_like());
+            let trains = score.as_ref().filter(|_| is_trained);
+            let by_score = trains.and_then(|score| score.grad_remove(&mut gradients));
+            let flat = forward.backward(by_hidden, by_score);
+            let flat = scale.map_or(flat.clone(), |scale| flat / scale);
             sum = Some(match sum {
                 None => (flat, losses),
                 Some((old, before)) => (old + flat, before + losses),
@@ -219,6 +224,12 @@ impl<'a> Trainer<'a> {
         let shape = [values.len(), 1];
         Tensor::from_data(TensorData::new(values, shape), self.base.device())
     }
+}
+
+/// The classifiers among the tensors of a layout.
+fn score_of(layout: &Layout, tensors: &[Tensor<3>]) -> Option<Tensor<3>> {
+    let mut all = layout.entries().iter().zip(tensors);
+    all.find(|(entry, _)| entry.part == Part::Score).map(|(_, tensor)| tensor.clone())
 }
 
 /// The layout with room for the adapters of all members.

@@ -9,6 +9,7 @@ use crate::device::{Found, devices};
 use crate::model::recorded::{Recorded, apart};
 use crate::model::tiny::{BLOOM, LLAMA, Tiny};
 use crate::peft::AdapterTensors;
+use crate::precision::Precision;
 use crate::seed::Draws;
 
 /// The best device that is not the CPU.
@@ -49,7 +50,7 @@ fn relative(left: &[f32], right: &[f32]) -> f64 {
 fn logits_are_the_recorded_ones() {
     let Some(gpu) = gpu() else { return };
     for model in [LLAMA, BLOOM] {
-        let base = model.base_on(&gpu.device);
+        let base = model.base_on(&gpu.device, Precision::F32);
         let bytes = model.bytes("lora_seqcls/adapter_model.safetensors");
         let adapter = AdapterTensors::from_safetensors(&bytes).unwrap();
         let rows = Recorded::open(&model.path("causal.safetensors"));
@@ -90,7 +91,7 @@ fn gradients_and_steps_of_a_cohort_are_those_of_the_cpu() {
             let trained = train(base, &jobs, &numbers, &mut |_| ControlFlow::Continue(())).unwrap();
             (gradients, trained)
         };
-        let (cpu, found) = (on(&model.base()), on(&model.base_on(&gpu.device)));
+        let (cpu, found) = (on(&model.base()), on(&model.base_on(&gpu.device, Precision::F32)));
         for (client, (found, wanted)) in found.0.iter().zip(&cpu.0).enumerate() {
             let far = relative(&found.flatten(), &wanted.flatten());
             assert!(far < 1e-4, "{model:?}, client {client}: gradient {far}");
@@ -109,7 +110,7 @@ fn gradients_and_steps_of_a_cohort_are_those_of_the_cpu() {
 #[test]
 fn memory_that_is_not_there_is_a_sentence_and_the_device_goes_on() {
     let Some(gpu) = gpu() else { return };
-    let base = LLAMA.base_on(&gpu.device);
+    let base = LLAMA.base_on(&gpu.device, Precision::F32);
     // Four TiB in one piece: refused at once, so that nothing of it is ever touched.
     let asked = std::panic::catch_unwind(|| {
         let huge = Tensor::<1>::zeros([1 << 40], &gpu.device);

@@ -6,6 +6,7 @@ use super::{ControlError, NumbersError, PruneError};
 use crate::fit::DataError;
 use crate::model::LoraError;
 use crate::peft::AdapterError;
+use crate::prefix::PrefixError;
 
 /// Why local training ended without a result.
 #[derive(Debug, Error)]
@@ -56,6 +57,9 @@ pub enum TrainError {
     /// The examples cannot be taken through the base.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The stored hidden states cannot be used.
+    #[error(transparent)]
+    Prefix(#[from] PrefixError),
     /// The loss or the adapter is no longer finite.
     #[error(
         "{what} of client {client} is not finite after step {step}; a smaller learning rate or `clip` may help"

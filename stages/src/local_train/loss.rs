@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
 use super::TrainError;
-use crate::model::{Base, Batch, Factors, likelihood, read_classes};
+use crate::model::{Base, Batch, likelihood, read_classes};
 use crate::objective::{HeadKind, Objective};
 
 /// By what hidden states are read while a cohort is trained.
@@ -53,13 +53,13 @@ impl Head {
     pub(super) fn loss(
         &self,
         hidden: &Tensor<2>,
-        factors: &Factors,
+        score: Option<&Tensor<3>>,
         part: &Batch,
         totals: &[usize],
     ) -> Result<(Tensor<1>, Tensor<2>), TrainError> {
         match self {
             Self::Own => {
-                let head = factors.score().ok_or(TrainError::NoClassifier)?;
+                let head = score.ok_or(TrainError::NoClassifier)?;
                 Ok(of_classes(read_classes(hidden.clone(), head), part, totals))
             }
             Self::LabelRows(head) => {

@@ -23,6 +23,10 @@ mod member;
 mod numbers;
 #[cfg(test)]
 mod objective_tests;
+#[cfg(test)]
+mod precision_tests;
+#[cfg(test)]
+mod prefix_tests;
 mod prune;
 #[cfg(test)]
 mod prune_tests;
@@ -40,7 +44,7 @@ pub use cohort::Trainer;
 pub use control::{Control, ControlError};
 pub use error::TrainError;
 pub use member::{Client, trained_parts};
-pub use numbers::{LocalNumbers, MOST_BATCH, NumbersError, Optimizer};
+pub use numbers::{Checkpoint, LocalNumbers, MOST_BATCH, NumbersError, Optimizer};
 pub use prune::{Prune, PruneError};
 
 use crate::fit;
@@ -48,6 +52,7 @@ use crate::model::{Base, Batch, LoraConfig};
 use crate::objective::{self, Objective};
 use crate::parts::Parts;
 use crate::peft::AdapterTensors;
+use crate::prefix::{self, Prefix};
 use crate::token_set::TokenSet;
 
 /// Losses are fetched from the device once in so many steps, so that it is not made to wait.
@@ -70,6 +75,8 @@ pub struct ClientJob<'a> {
     pub control: Option<Control<'a>>,
     /// Whether and how it prunes its own rank.
     pub prune: Option<Prune>,
+    /// The hidden states of its examples that go into its lowest adapted block, where they are kept.
+    pub prefix: Option<&'a Prefix>,
 }
 
 impl<'a> ClientJob<'a> {
@@ -80,7 +87,8 @@ impl<'a> ClientJob<'a> {
         data: &'a TokenSet,
         seed: u64,
     ) -> Self {
-        Self { adapter, lora, data, seed, frozen: Parts::NONE, control: None, prune: None }
+        let (frozen, control, prune, prefix) = (Parts::NONE, None, None, None);
+        Self { adapter, lora, data, seed, frozen, control, prune, prefix }
     }
 }
 
@@ -134,7 +142,7 @@ pub fn train(
         clients.iter().map(|job| Batches::new(job.data, effective, job.seed)).collect();
     let steps: Vec<u64> = batches.iter().map(|b| numbers.steps_for(b.per_epoch())).collect();
     let all = clients.iter().zip(&steps).map(|(job, &steps)| {
-        let ClientJob { adapter, lora, seed, data, frozen, control, prune } = *job;
+        let ClientJob { adapter, lora, seed, data, frozen, control, prune, .. } = *job;
         Client { adapter, lora, seed, steps, objective: data.objective(), frozen, control, prune }
     });
     let mut trainer = Trainer::new(base, &all.collect::<Vec<_>>(), numbers)?;
@@ -237,6 +245,9 @@ fn check_data(base: &Base, client: usize, job: &ClientJob<'_>) -> Result<(), Tra
         Objective::Verbalize(labels) => Some(labels.len()),
         Objective::Complete(_) => None,
     };
+    if let Some(prefix) = job.prefix {
+        prefix.check(base.config(), job.lora, job.data)?;
+    }
     Ok(fit::check(base.config(), job.data, classes)?)
 }
 
@@ -251,14 +262,11 @@ fn draw_parts(
     let drawn: Vec<Vec<usize>> = active.iter().map(|&client| batches[client].draw()).collect();
     let parts = drawn.iter().map(|indices| indices.len().div_ceil(size)).max().unwrap_or(0);
     let cut = |part: usize| {
-        let rows: Vec<(&TokenSet, &[usize])> = active
-            .iter()
-            .zip(&drawn)
-            .map(|(&client, indices)| {
-                (clients[client].data, indices.chunks(size).nth(part).unwrap_or_default())
-            })
-            .collect();
-        objective::batch(&rows, base.config().pad, base.device())
+        let cuts = drawn.iter().map(|indices| indices.chunks(size).nth(part).unwrap_or_default());
+        let own = || active.iter().map(|&client| &clients[client]).zip(cuts.clone());
+        let rows: Vec<(&TokenSet, &[usize])> = own().map(|(job, cut)| (job.data, cut)).collect();
+        let known: Vec<_> = own().map(|(job, cut)| (job.prefix, cut)).collect();
+        prefix::begin(objective::batch(&rows, base.config().pad, base.device()), &known)
     };
     (0..parts).map(cut).collect()
 }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::precision::Precision;
+
 /// A number that cannot be used.
 #[derive(Debug, Error, PartialEq)]
 #[error("`{field}` is {value}; {expected}")]
@@ -104,6 +106,25 @@ impl Optimizer {
     }
 }
 
+/// What of a forward pass is kept for the backward pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Checkpoint {
+    /// Everything.
+    #[default]
+    None,
+    /// The input of each block; what lies inside a block is computed again when its gradient is due (Chen et al.
+    /// 2016, 1604.06174). One more forward pass, for a fraction of the memory.
+    Block,
+}
+
+impl Checkpoint {
+    /// Whether this is the default, which is not written.
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
 /// The most examples of a batch, and batches of a step: more than any device takes.
 pub const MOST_BATCH: usize = 1 << 20;
 
@@ -133,6 +154,12 @@ pub struct LocalNumbers {
     pub clip: Option<f64>,
     /// μ of the proximal term `μ/2·|w - w₀|²` over what is trained.
     pub prox: f64,
+    /// In what numbers the frozen base multiplies: those that it was loaded in.
+    #[serde(skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
+    /// What of a forward pass is kept. It cannot change a result by more than rounding, so it is in no key.
+    #[serde(skip_serializing)]
+    pub checkpoint: Checkpoint,
 }
 
 impl LocalNumbers {
@@ -149,6 +176,8 @@ impl LocalNumbers {
             warmup_steps: 0,
             clip: None,
             prox: 0.0,
+            precision: Precision::F32,
+            checkpoint: Checkpoint::None,
         }
     }
 

@@ -6,6 +6,7 @@ use super::block::Pass;
 use super::config::Config;
 use super::linear::{Fused, Linear};
 use super::rope;
+use crate::precision::Precision;
 
 /// The modules that make queries, keys and values.
 #[derive(Clone)]
@@ -26,7 +27,7 @@ pub(super) enum Projections {
 /// The attention part of a block.
 #[derive(Clone)]
 pub(super) struct Attention {
-    projections: Projections,
+    pub(super) projections: Projections,
     /// Applied by the block, which may first drop rows that nobody reads.
     pub(super) output: Linear,
     heads: usize,
@@ -63,6 +64,19 @@ impl Attention {
             Projections::Fused(module) => module.add(slot, change),
         }
         self.output.add(slot, change);
+    }
+
+    /// Rounds the weights of all modules to `precision`.
+    pub(super) fn round(&mut self, precision: Precision) {
+        match &mut self.projections {
+            Projections::Apart { query, key, value } => {
+                for module in [query, key, value] {
+                    module.round(precision);
+                }
+            }
+            Projections::Fused(module) => module.round(precision),
+        }
+        self.output.round(precision);
     }
 
     /// What the heads read, before the output projection: `x` is `[K·b·s, hidden]`, the result

@@ -25,6 +25,15 @@ pub struct Row {
     pub reads: Vec<Read>,
 }
 
+/// What a pass begins with that need not run the first blocks.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The block that the hidden states go into; those before it are not run.
+    pub layer: usize,
+    /// The hidden states `[Σ lengths, hidden]`: row after row of the batch, without padding.
+    pub states: Vec<f32>,
+}
+
 /// Rows of `clients` clients, padded on the right to one width, client after client.
 ///
 /// Letters: K clients, b rows and q reads for each of them, s tokens in a row. A client with fewer rows or reads
@@ -36,12 +45,17 @@ pub struct Batch {
     width: usize,
     reads: usize,
     lengths: Vec<usize>,
+    /// The tokens of all rows, row after row without padding.
+    tokens: Vec<u32>,
+    /// The row of each read, and the token of the row; `None` for reads that fill up.
+    places: Vec<Option<(usize, usize)>>,
     /// The reads of each client that are its own.
     own_reads: Vec<usize>,
     examples: Vec<usize>,
     labels: Vec<u32>,
     targets: Vec<u32>,
     weights: Vec<f32>,
+    start: Option<Start>,
     pub(super) ids: Tensor<1, Int>,
     pub(super) read: Tensor<1, Int>,
 }
@@ -61,6 +75,7 @@ impl Batch {
         let mut ids = vec![0_i32; total * width];
         let mut lengths = vec![0; total];
         let (mut read, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut tokens, mut places) = (Vec::new(), Vec::new());
         for (client, own) in clients.iter().enumerate() {
             for (at, row) in own.iter().enumerate() {
                 let place = client * rows + at;
@@ -68,6 +83,8 @@ impl Batch {
                     *slot = id.cast_signed();
                 }
                 lengths[place] = row.tokens.len();
+                tokens.extend_from_slice(&row.tokens);
+                places.extend(row.reads.iter().map(|read| Some((place, read.at))));
                 read.extend(row.reads.iter().map(|read| index(place * width + read.at)));
                 targets.extend(row.reads.iter().map(|read| read.target));
                 weights.extend(row.reads.iter().map(|read| read.weight));
@@ -76,6 +93,7 @@ impl Batch {
             read.resize(end, index(client * rows * width));
             targets.resize(end, 0);
             weights.resize(end, 0.0);
+            places.resize(end, None);
         }
         let most = labels.iter().map(Vec::len).max().unwrap_or(0);
         let padded = |own: &Vec<u32>| {
@@ -89,14 +107,34 @@ impl Batch {
             width,
             reads,
             lengths,
+            tokens,
+            places,
             own_reads,
             examples: labels.iter().map(Vec::len).collect(),
             labels: labels.iter().flat_map(padded).collect(),
             targets,
             weights,
+            start: None,
             ids: tensor(ids, total * width),
             read: tensor(read, clients.len() * reads),
         }
+    }
+
+    /// The same rows, whose passes begin with these hidden states.
+    ///
+    /// # Panics
+    /// Where there are not as many hidden states as tokens.
+    #[must_use]
+    pub fn starting(self, start: Start) -> Self {
+        let tokens: usize = self.lengths.iter().sum();
+        let whole = start.states.len().is_multiple_of(tokens.max(1));
+        assert!(whole, "{tokens} tokens have {} numbers", start.states.len());
+        Self { start: Some(start), ..self }
+    }
+
+    /// What a pass begins with, unless it begins with the embeddings.
+    pub fn start(&self) -> Option<&Start> {
+        self.start.as_ref()
     }
 
     /// K, the number of clients.
@@ -122,6 +160,26 @@ impl Batch {
     /// The tokens of each of the K·b rows without padding; 0 for a row of padding.
     pub fn lengths(&self) -> &[usize] {
         &self.lengths
+    }
+
+    /// The tokens of all rows, row after row without padding.
+    pub fn tokens_of_rows(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Where each row begins among the tokens without padding.
+    pub fn starts(&self) -> Vec<usize> {
+        let starts = self.lengths.iter().scan(0, |next, length| {
+            let start = *next;
+            *next += length;
+            Some(start)
+        });
+        starts.collect()
+    }
+
+    /// Where each of the K·q reads is: its row and the token of the row; `None` for those that fill up.
+    pub fn places(&self) -> &[Option<(usize, usize)>] {
+        &self.places
     }
 
     /// The classes of the examples, as many for each client as the one with most examples has.

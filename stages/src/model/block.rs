@@ -9,10 +9,11 @@ use super::factors::Factors;
 use super::mlp::Mlp;
 use super::norm::Norm;
 use super::positions::Positions;
+use crate::precision::Precision;
 
 /// Which rows of the residual stream go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rows {
+pub(crate) enum Rows {
     /// Every token of every row of the batch: K·b·s of them.
     All,
     /// Only the tokens that a head reads: K·q of them.
@@ -55,6 +56,12 @@ impl Block {
     pub(super) fn add(&mut self, slot: usize, change: &Tensor<2>) {
         self.attention.add(slot, change);
         self.mlp.add(slot, change);
+    }
+
+    /// Rounds the weights of all linear modules to `precision`.
+    pub(super) fn round(&mut self, precision: Precision) {
+        self.attention.round(precision);
+        self.mlp.round(precision);
     }
 
     /// `x` is `[K·b·s, hidden]`; the result is that, or `[K·q, hidden]` for [`Rows::Read`].

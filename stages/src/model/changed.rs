@@ -1,10 +1,16 @@
 //! A base whose weights a rule has added to.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::Base;
+use super::block::Block;
 use super::config::Config;
+use super::linear::on_host;
 use super::lora::places;
+use super::{Base, Blocks, Checkpoint, fuse};
+use crate::error::Result as StepResult;
 use crate::peft::{AdapterError, Change, Delta, Matrix};
 
 impl Base {
@@ -15,13 +21,56 @@ impl Base {
     ///
     /// # Errors
     /// A change is of a module that this base does not have, or of another shape than its weight.
+    ///
+    /// # Panics
+    /// Where the weights are rounded: then [`Base::with_delta_of`] knows what they were.
     pub fn with_delta(&self, delta: &Delta) -> Result<Self, AdapterError> {
+        assert!(self.precision.is_f32(), "what is added to rounded weights would be rounded apart");
         let mut blocks = self.blocks.clone();
         for (layer, slot, change) in changed_modules(&self.config, delta)? {
-            blocks[layer].add(slot, &self.placed(change));
+            let change = self.placed(change);
+            match &mut blocks {
+                Blocks::Stock(blocks) => blocks[layer].add(slot, &change),
+                Blocks::Fused(decoder) => decoder.add(layer, slot, &on_host(change)),
+            }
         }
-        Ok(Self {
+        Ok(self.with_blocks(blocks))
+    }
+
+    /// [`Base::with_delta`] for a base of any precision: the changed blocks are read again from the checkpoint that
+    /// the base was read from, the delta is added in f32, and the sum is rounded once.
+    ///
+    /// # Errors
+    /// As [`Base::with_delta`]; or the checkpoint can no longer be read.
+    pub fn with_delta_of(&self, delta: &Delta, checkpoint: Checkpoint<'_>) -> StepResult<Self> {
+        let rules = self.config.family.rules();
+        let checkpoint = checkpoint.of_family(self.config.family);
+        let mut anew: BTreeMap<usize, Block> = BTreeMap::new();
+        for (layer, slot, change) in changed_modules(&self.config, delta)? {
+            let block = match anew.entry(layer) {
+                Entry::Occupied(block) => block.into_mut(),
+                Entry::Vacant(place) => {
+                    place.insert(rules.block(&self.config, &checkpoint, layer, &self.device)?)
+                }
+            };
+            block.add(slot, &self.placed(change));
+        }
+        let mut blocks = self.blocks.clone();
+        for (layer, mut block) in anew {
+            block.round(self.precision);
+            match &mut blocks {
+                Blocks::Stock(blocks) => blocks[layer] = block,
+                Blocks::Fused(decoder) => decoder.replace(layer, fuse::parts(&block)),
+            }
+        }
+        Ok(self.with_blocks(blocks))
+    }
+
+    /// The base with other blocks, which shares all else.
+    fn with_blocks(&self, blocks: Blocks) -> Self {
+        Self {
             config: self.config.clone(),
+            precision: self.precision,
             device: self.device.clone(),
             embeddings: self.embeddings.clone(),
             embedding_norm: self.embedding_norm.clone(),
@@ -29,7 +78,7 @@ impl Base {
             final_norm: self.final_norm.clone(),
             causal_head: self.causal_head.clone(),
             positions: self.positions.clone(),
-        })
+        }
     }
 
     /// A change as a matrix `[out, in]` on the base's device.

@@ -39,13 +39,11 @@ impl Dropout {
             Rows::Read => batch.reads(),
         };
         let mut values = vec![1.0_f32; batch.clients() * per_client * width];
-        for (client, &(seed, rate)) in self.clients.iter().enumerate() {
+        for (client, &(_, rate)) in self.clients.iter().enumerate() {
             if rate <= 0.0 {
                 continue;
             }
-            let name =
-                [self.step, self.part as u64, layer as u64, slot as u64].map(|n| n.to_string());
-            let mut draws = Draws::named(seed, "dropout", &name.each_ref().map(String::as_str));
+            let mut draws = self.draws(client, layer, slot);
             let own = &mut values[client * per_client * width..];
             match rows {
                 Rows::All => {
@@ -59,6 +57,64 @@ impl Dropout {
         }
         let shape = [batch.clients(), per_client, width];
         Tensor::from_data(TensorData::new(values, shape), &self.device)
+    }
+}
+
+/// The draws of one client for one module, for its rows without padding.
+pub(crate) struct Ragged<'a> {
+    batch: &'a Batch,
+    client: usize,
+    rate: f64,
+    draws: Draws,
+    /// The whole mask, where only reads are masked.
+    reads: Vec<f32>,
+}
+
+impl Dropout {
+    /// The same masks as those that are drawn for padded rows, of one client; `None` where it drops nothing.
+    pub(crate) fn ragged<'a>(
+        &self,
+        batch: &'a Batch,
+        client: usize,
+        rows: Rows,
+        layer: usize,
+        slot: usize,
+        width: usize,
+    ) -> Option<Ragged<'a>> {
+        let (_, rate) = self.clients[client];
+        if rate <= 0.0 {
+            return None;
+        }
+        let mut draws = self.draws(client, layer, slot);
+        let mut reads = Vec::new();
+        if rows == Rows::Read {
+            reads.resize(batch.own_reads(client) * width, 1.0);
+            draw(&mut draws, rate, &mut reads);
+        }
+        Some(Ragged { batch, client, rate, draws, reads })
+    }
+
+    fn draws(&self, client: usize, layer: usize, slot: usize) -> Draws {
+        let name = [self.step, self.part as u64, layer as u64, slot as u64].map(|n| n.to_string());
+        Draws::named(self.clients[client].0, "dropout", &name.each_ref().map(String::as_str))
+    }
+}
+
+impl Ragged<'_> {
+    /// The mask of the first tokens of a row of the batch, as many as `values` has room for.
+    pub(crate) fn of_row(&mut self, row: usize, width: usize, values: &mut [f32]) {
+        // Each row begins with a whole word of the stream.
+        let words = |length: &usize| (length * width * 2).div_ceil(4);
+        let first = self.client * self.batch.rows();
+        let before = self.batch.lengths()[first..row].iter().map(words).sum();
+        self.draws.seek(before);
+        draw(&mut self.draws, self.rate, values);
+    }
+
+    /// The mask of a read of the batch.
+    pub(crate) fn of_read(&self, place: usize, values: &mut [f32]) {
+        let start = (place - self.client * self.batch.reads()) * values.len();
+        values.copy_from_slice(&self.reads[start..start + values.len()]);
     }
 }
 

@@ -3,6 +3,8 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::layout::{Layout, Part};
+use super::linear::on_host;
+use crate::fused;
 
 /// The factors of one module, of K clients.
 struct Pair {
@@ -82,6 +84,37 @@ impl Factors {
             }
         }
         Self { clients: own.len(), pairs, score }
+    }
+
+    /// The adapters of all clients in memory, one by one.
+    pub(super) fn on_host(&self) -> Vec<fused::Adapter> {
+        let mut clients: Vec<Vec<Vec<Option<fused::Module>>>> = Vec::new();
+        clients.resize_with(self.clients, || {
+            self.pairs.iter().map(|slots| slots.iter().map(|_| None).collect()).collect()
+        });
+        for (layer, slots) in self.pairs.iter().enumerate() {
+            for (slot, pair) in slots.iter().enumerate() {
+                let Some(pair) = pair else { continue };
+                let rank = pair.a.dims()[1];
+                let (a, b) = (on_host(pair.a.clone()), on_host(pair.b.clone()));
+                let core = pair.core.clone().map(on_host);
+                let scales = on_host(pair.scale.clone());
+                let own = |values: &[f32], client: usize| {
+                    let length = values.len() / self.clients;
+                    values[client * length..(client + 1) * length].to_vec()
+                };
+                for (client, modules) in clients.iter_mut().enumerate() {
+                    modules[layer][slot] = Some(fused::Module {
+                        a: own(&a, client),
+                        b: own(&b, client),
+                        core: core.as_ref().map(|core| own(core, client)),
+                        rank,
+                        scale: scales[client],
+                    });
+                }
+            }
+        }
+        clients.into_iter().map(fused::Adapter::new).collect()
     }
 
     /// Whether the module at `slot` of block `layer` has a pair of factors.

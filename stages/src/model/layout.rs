@@ -39,6 +39,14 @@ pub enum Part {
 }
 
 impl Part {
+    /// The block that it belongs to; none for the classifier.
+    pub fn layer(self) -> Option<usize> {
+        match self {
+            Self::A { layer, .. } | Self::B { layer, .. } | Self::Core { layer, .. } => Some(layer),
+            Self::Score => None,
+        }
+    }
+
     /// The kind of tensor, whatever the module.
     pub fn kind(self) -> Parts {
         match self {
@@ -168,11 +176,11 @@ impl Layout {
         self.length
     }
 
-    pub(super) fn layers(&self) -> usize {
+    pub(crate) fn layers(&self) -> usize {
         self.layers
     }
 
-    pub(super) fn slots(&self) -> usize {
+    pub(crate) fn slots(&self) -> usize {
         self.slots
     }
 

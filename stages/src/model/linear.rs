@@ -3,19 +3,23 @@
 use burn::tensor::Tensor;
 
 use super::block::Pass;
+use super::product;
+use crate::precision::Precision;
 
 /// A weight `[in, out]`, and perhaps a bias `[1, out]`.
 #[derive(Clone)]
 pub(super) struct Affine {
     weight: Tensor<2>,
     bias: Option<Tensor<2>>,
+    precision: Precision,
 }
 
 impl Affine {
     /// `weight` is `[out, in]` and `bias` `[out]`, as checkpoints store them.
     pub(super) fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
         // A view: a product packs its operands anyway.
-        Self { weight: weight.transpose(), bias: bias.map(Tensor::unsqueeze) }
+        let bias = bias.map(Tensor::unsqueeze);
+        Self { weight: weight.transpose(), bias, precision: Precision::F32 }
     }
 
     /// Adds `change`, `[out, in]`, to the weight, which other bases may share and which stays as it is for them.
@@ -24,13 +28,36 @@ impl Affine {
         self.weight = (self.weight.clone().transpose() + change).transpose();
     }
 
+    /// The width of the output.
+    pub(super) fn outputs(&self) -> usize {
+        self.weight.dims()[1]
+    }
+
+    /// The weight `[out, in]`, row by row, and the bias `[out]`.
+    pub(super) fn values(&self) -> (Vec<f32>, Option<Vec<f32>>) {
+        let bias = self.bias.as_ref().map(|bias| on_host(bias.clone()));
+        (on_host(self.weight.clone().transpose()), bias)
+    }
+
+    /// Rounds the weight to `precision`; what is to be added to it was added before.
+    fn round(&mut self, precision: Precision) {
+        let stored = self.weight.clone().transpose();
+        self.weight = product::keep(stored, precision).transpose();
+        self.precision = precision;
+    }
+
     fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
-        let product = x.clone().matmul(self.weight.clone());
+        let product = product::multiply(x.clone(), self.weight.clone(), self.precision);
         match &self.bias {
             Some(bias) => product + bias.clone(),
             None => product,
         }
     }
+}
+
+/// The values of a tensor on the CPU, row by row.
+pub(super) fn on_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.try_into_vec_as().expect("the CPU does not fail")
 }
 
 /// A linear module, with its place among the family's targets.
@@ -46,11 +73,21 @@ impl Linear {
         Self { slot, frozen }
     }
 
+    /// Its slot and its frozen part.
+    pub(super) fn parts(&self) -> (usize, &Affine) {
+        (self.slot, &self.frozen)
+    }
+
     /// Adds `change`, `[out, in]`, to the weight, if this is the module at `slot`.
     pub(super) fn add(&mut self, slot: usize, change: &Tensor<2>) {
         if self.slot == slot {
             self.frozen.add(change.clone());
         }
+    }
+
+    /// Rounds the weight to `precision`.
+    pub(super) fn round(&mut self, precision: Precision) {
+        self.frozen.round(precision);
     }
 
     /// `x` is `[rows, in]`, the result `[rows, out]`.
@@ -81,6 +118,11 @@ impl Fused {
         Self { slot, heads, parts }
     }
 
+    /// Its slot, its number of heads, and its queries, keys and values.
+    pub(super) fn parts(&self) -> (usize, usize, &[Affine; 3]) {
+        (self.slot, self.heads, &self.parts)
+    }
+
     /// Adds `change`, `[3·heads·head_dim, in]` in the checkpoint's order of rows, to the weight, if this is the
     /// module at `slot`: it is cut as the weight was.
     pub(super) fn add(&mut self, slot: usize, change: &Tensor<2>) {
@@ -92,6 +134,13 @@ impl Fused {
         let rows: Tensor<3> = change.clone().reshape([self.heads, 3, width * inputs]);
         for (at, part) in self.parts.iter_mut().enumerate() {
             part.add(rows.clone().narrow(1, at, 1).reshape([self.heads * width, inputs]));
+        }
+    }
+
+    /// Rounds the weight to `precision`.
+    pub(super) fn round(&mut self, precision: Precision) {
+        for part in &mut self.parts {
+            part.round(precision);
         }
     }
 

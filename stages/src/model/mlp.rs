@@ -4,6 +4,7 @@ use burn::tensor::{Tensor, activation};
 
 use super::block::Pass;
 use super::linear::Linear;
+use crate::precision::Precision;
 
 /// The MLP of a block, `[rows, hidden]` to `[rows, hidden]`: with a gate `down(silu(gate(x)) · up(x))`, without one
 /// `down(gelu(up(x)))`.
@@ -22,6 +23,13 @@ impl Mlp {
     pub(super) fn add(&mut self, slot: usize, change: &Tensor<2>) {
         for module in self.gate.iter_mut().chain([&mut self.up, &mut self.down]) {
             module.add(slot, change);
+        }
+    }
+
+    /// Rounds the weights of all modules to `precision`.
+    pub(super) fn round(&mut self, precision: Precision) {
+        for module in self.gate.iter_mut().chain([&mut self.up, &mut self.down]) {
+            module.round(precision);
         }
     }
 

@@ -16,6 +16,7 @@ mod factors;
 mod family;
 #[cfg(test)]
 mod family_tests;
+mod fuse;
 mod layout;
 mod linear;
 mod llama;
@@ -25,9 +26,11 @@ mod norm;
 #[cfg(test)]
 mod parity_tests;
 mod positions;
+mod product;
 #[cfg(test)]
 pub(crate) mod recorded;
 mod rope;
+mod tape;
 mod targets;
 #[cfg(test)]
 pub(crate) mod tiny;
@@ -39,7 +42,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-pub use batch::{Batch, Read, Row};
+pub use batch::{Batch, Read, Row, Start};
+pub(crate) use block::Rows;
 pub(crate) use changed::check_delta;
 pub use config::{Biases, Config, ConfigError, Position};
 pub use dropout::Dropout;
@@ -48,6 +52,7 @@ pub use family::Family;
 pub use layout::{Entry, Layout, Part};
 pub use lora::{Init, Layers, LoraConfig, LoraError, Module};
 pub use rope::{Rope, Scaling};
+pub use tape::{Adapters, Forward, Tape};
 pub use targets::{ALL_LINEAR, Targets};
 pub use vocabulary::{Likelihood, likelihood, read_classes};
 pub(crate) use weights::widen;
@@ -56,18 +61,31 @@ pub use weights::{
     shard_names,
 };
 
-use block::{Block, Pass, Rows};
+use crate::fused::{self, Decoder, Keep};
+use crate::precision::Precision;
+use block::{Block, Pass};
+use linear::on_host;
 use norm::Norm;
 use positions::Positions;
 use weights::{CAUSAL_HEAD, Expected};
 
-/// The frozen weights of a base model, f32 on one plain device.
+/// The blocks, by what runs them.
+#[derive(Clone)]
+enum Blocks {
+    /// Burn's operations, on any device.
+    Stock(Vec<Block>),
+    /// The CPU's own kernels.
+    Fused(Decoder),
+}
+
+/// The frozen weights of a base model on one plain device: f32, but for linear modules of another [`Precision`].
 pub struct Base {
     config: Config,
+    precision: Precision,
     device: Device,
     embeddings: Tensor<2>,
     embedding_norm: Option<Norm>,
-    blocks: Vec<Block>,
+    blocks: Blocks,
     final_norm: Norm,
     /// Shared with the bases that [`Base::with_delta`] makes of this one: loaded for one, it is there for all.
     causal_head: Arc<OnceLock<Tensor<2>>>,
@@ -76,13 +94,26 @@ pub struct Base {
 }
 
 impl Base {
-    /// Reads the weights of a base; a causal head of its own is read when [`Base::load_causal_head`] asks for it.
+    /// Reads the weights of a base, f32, as [`Base::load_in`] does.
     ///
     /// # Errors
     /// Tensors that are missing, unexpected or misshapen are named, all in one error.
     pub fn load(
         config: Config,
         checkpoint: Checkpoint<'_>,
+        device: &Device,
+    ) -> Result<Self, WeightsError> {
+        Self::load_in(config, checkpoint, Precision::F32, device)
+    }
+
+    /// Reads the weights of a base whose linear modules multiply in `precision`; a causal head of its own is read when [`Base::load_causal_head`] asks for it.
+    ///
+    /// # Errors
+    /// Tensors that are missing, unexpected or misshapen are named, all in one error.
+    pub fn load_in(
+        config: Config,
+        checkpoint: Checkpoint<'_>,
+        precision: Precision,
         device: &Device,
     ) -> Result<Self, WeightsError> {
         let rules = config.family.rules();
@@ -92,9 +123,13 @@ impl Base {
             expected.push(Expected::new(CAUSAL_HEAD, &[config.vocab, config.hidden]));
         }
         checkpoint.check(&expected, &|name| rules.may_ignore(name))?;
-        let blocks =
-            (0..config.layers).map(|layer| rules.block(&config, &checkpoint, layer, device));
-        let blocks = blocks.collect::<Result<_, _>>()?;
+        // Rounded one by one, so that no more than one block is held in f32 for it.
+        let blocks = (0..config.layers).map(|layer| {
+            let mut block = rules.block(&config, &checkpoint, layer, device)?;
+            block.round(precision);
+            Ok::<_, WeightsError>(block)
+        });
+        let blocks = Blocks::Stock(blocks.collect::<Result<_, _>>()?);
         let (embedding_norm, final_norm) = rules.norms(&config, &checkpoint, device)?;
         let embeddings = checkpoint.matrix(rules.embeddings(), device)?;
         let causal_head = Arc::new(OnceLock::new());
@@ -110,6 +145,7 @@ impl Base {
             positions: Arc::default(),
             device: device.clone(),
             config,
+            precision,
         })
     }
 
@@ -144,6 +180,11 @@ impl Base {
         &self.config
     }
 
+    /// In what numbers its linear modules multiply.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// The plain device that the weights lie on.
     pub fn device(&self) -> &Device {
         &self.device
@@ -167,45 +208,117 @@ impl Base {
         factors: Option<&Factors>,
         dropout: Option<&Dropout>,
     ) -> Tensor<2> {
-        self.run(batch, factors, dropout, Rows::Read, None)
+        let Blocks::Fused(decoder) = &self.blocks else {
+            return self.run(batch, factors, dropout, Rows::Read, None);
+        };
+        let adapters = factors.map(Factors::on_host).unwrap_or_default();
+        let pass = fused::Pass { batch, adapters: &adapters, dropout };
+        let layers = self.config.layers;
+        let (hidden, _) = decoder.forward(pass, &self.entering(batch), Keep::Nothing, layers);
+        let shape = [hidden.len() / self.config.hidden, self.config.hidden];
+        Tensor::from_data(TensorData::new(hidden, shape), &self.device)
     }
 
     /// The hidden states `[K·b·s, hidden]` after the last norm; those of padding mean nothing.
+    #[cfg(test)]
     pub fn hidden(&self, batch: &Batch, factors: Option<&Factors>) -> Tensor<2> {
         self.run(batch, factors, None, Rows::All, None)
     }
 
-    /// What goes into each block, and last what [`Base::hidden`] returns: `layers + 1` tensors.
+    /// What goes into block `layer` where none before it is adapted, `[Σ lengths, hidden]`: row after row of the
+    /// batch, without padding.
+    pub fn below(&self, batch: &Batch, layer: usize) -> Vec<f32> {
+        match &self.blocks {
+            Blocks::Fused(decoder) => decoder.below(batch, &self.entering(batch), layer),
+            Blocks::Stock(_) => {
+                let states = self.through(batch, layer, (None, None, Rows::All), None);
+                let (states, row) = (on_host(states), batch.width() * self.config.hidden);
+                let rows = states.chunks_exact(row).zip(batch.lengths());
+                rows.flat_map(|(row, length)| &row[..length * self.config.hidden])
+                    .copied()
+                    .collect()
+            }
+        }
+    }
+
+    /// What goes into each block, and last what [`Base::hidden`] returns: `layers + 1` tensors. A batch that begins at
+    /// a block has none for those before it.
+    #[cfg(test)]
     pub fn hidden_by_layer(&self, batch: &Batch, factors: Option<&Factors>) -> Vec<Tensor<2>> {
         let mut trace = Vec::new();
         let last = self.run(batch, factors, None, Rows::All, Some(&mut trace));
+        trace.pop();
         trace.push(last);
         trace
     }
 
+    /// By Burn's operations. `trace` takes what goes into each block and into the last norm.
     fn run(
         &self,
         batch: &Batch,
         factors: Option<&Factors>,
         dropout: Option<&Dropout>,
         keep: Rows,
+        trace: Option<&mut Vec<Tensor<2>>>,
+    ) -> Tensor<2> {
+        let mut trace = trace;
+        let through = (factors, dropout, keep);
+        let x = self.through(batch, self.config.layers, through, trace.as_deref_mut());
+        if let Some(trace) = trace {
+            trace.push(x.clone());
+        }
+        self.final_norm.forward(&x)
+    }
+
+    /// What comes out of the blocks before block `end`, whether the batch begins with embeddings or further up.
+    fn through(
+        &self,
+        batch: &Batch,
+        end: usize,
+        (factors, dropout, keep): (Option<&Factors>, Option<&Dropout>, Rows),
         mut trace: Option<&mut Vec<Tensor<2>>>,
     ) -> Tensor<2> {
         let positions = self.positions(batch.width());
-        let mut x = self.embeddings.clone().select(0, batch.ids.clone());
-        if let Some(norm) = &self.embedding_norm {
-            x = norm.forward(&x);
-        }
-        for (layer, block) in self.blocks.iter().enumerate() {
+        let Blocks::Stock(blocks) = &self.blocks else {
+            unreachable!("a fused base runs its decoder")
+        };
+        let (first, mut x) = match batch.start() {
+            Some(start) => (start.layer, self.padded(batch, &start.states)),
+            None => (0, self.embedded(batch)),
+        };
+        for (layer, block) in blocks.iter().enumerate().take(end).skip(first) {
             if let Some(trace) = trace.as_deref_mut() {
                 trace.push(x.clone());
             }
             let rows = Rows::All;
             let pass = Pass { batch, positions: &positions, factors, dropout, layer, rows };
-            let last = layer + 1 == self.blocks.len();
+            let last = layer + 1 == blocks.len();
             x = block.forward(x, &pass, if last { keep } else { Rows::All });
         }
-        self.final_norm.forward(&x)
+        x
+    }
+
+    /// What goes into the first block, `[K·b·s, hidden]`.
+    fn embedded(&self, batch: &Batch) -> Tensor<2> {
+        let x = self.embeddings.clone().select(0, batch.ids.clone());
+        match &self.embedding_norm {
+            Some(norm) => norm.forward(&x),
+            None => x,
+        }
+    }
+
+    /// Hidden states `[Σ lengths, hidden]` as `[K·b·s, hidden]`, with zeros for padding: no token looks at it.
+    fn padded(&self, batch: &Batch, states: &[f32]) -> Tensor<2> {
+        let (hidden, row) = (self.config.hidden, batch.width() * self.config.hidden);
+        let mut values = vec![0.0; batch.lengths().len() * row];
+        let mut rest = states;
+        for (place, &length) in values.chunks_mut(row).zip(batch.lengths()) {
+            let own;
+            (own, rest) = rest.split_at(length * hidden);
+            place[..own.len()].copy_from_slice(own);
+        }
+        let shape = [batch.lengths().len() * batch.width(), hidden];
+        Tensor::from_data(TensorData::new(values, shape), &self.device)
     }
 
     fn positions(&self, width: usize) -> Positions {

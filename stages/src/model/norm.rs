@@ -2,6 +2,8 @@
 
 use burn::tensor::Tensor;
 
+use super::linear::on_host;
+
 /// A norm over rows `[rows, hidden]`, in f32: by the root mean square, `x / √(mean(x²) + eps) · gains`; or, where
 /// there is a shift, by mean and variance, `(x − mean) / √(var + eps) · gains + shift`.
 #[derive(Clone)]
@@ -22,6 +24,11 @@ impl Norm {
     /// A layer norm with `gains` and `shift`, each `[hidden]`.
     pub(super) fn layer(gains: Tensor<1>, shift: Tensor<1>, eps: f64) -> Self {
         Self { gains: gains.unsqueeze(), shift: Some(shift.unsqueeze()), eps }
+    }
+
+    /// Its gains `[hidden]`, and its shift where it has one.
+    pub(super) fn values(&self) -> (Vec<f32>, Option<Vec<f32>>) {
+        (on_host(self.gains.clone()), self.shift.clone().map(on_host))
     }
 
     pub(super) fn forward(&self, x: &Tensor<2>) -> Tensor<2> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 
 use super::{Base, Checkpoint, Config, INDEX_FILE, NamedFile};
+use crate::precision::Precision;
 
 /// A folder of the tests' data with a model in it.
 #[derive(Clone, Copy, Debug)]
@@ -42,16 +43,21 @@ impl Tiny {
 
     /// The base on the CPU, with its causal head where the checkpoint has one.
     pub(crate) fn base(self) -> Base {
-        self.base_on(&Device::flex())
+        self.base_in(Precision::F32)
     }
 
-    /// The base on `device`.
-    pub(crate) fn base_on(self, device: &Device) -> Base {
+    /// The same, with linear modules that multiply in `precision`.
+    pub(crate) fn base_in(self, precision: Precision) -> Base {
+        self.base_on(&Device::flex(), precision)
+    }
+
+    /// The same on `device`.
+    pub(crate) fn base_on(self, device: &Device, precision: Precision) -> Base {
         let files = self.weights();
         let files: Vec<NamedFile<'_>> =
             files.iter().map(|(name, bytes)| NamedFile { name, bytes }).collect();
         let open = || Checkpoint::open(&files).unwrap();
-        let base = Base::load(self.config(), open(), device).unwrap();
+        let base = Base::load_in(self.config(), open(), precision, device).unwrap();
         if !base.has_causal_head() && !base.config().is_classifier() {
             base.load_causal_head(&open()).unwrap();
         }

@@ -19,6 +19,7 @@ use crate::model::tiny::{BLOOM, LLAMA, Tiny};
 use crate::model::{Checkpoint, LoraConfig, NamedFile, SINGLE_FILE};
 use crate::parts::Parts;
 use crate::peft::{AdapterTensors, Delta, init_adapter, write_merged};
+use crate::precision::Precision;
 use crate::scratch::Scratch;
 use crate::seed::Draws;
 use crate::session::Session;
@@ -124,10 +125,14 @@ fn merged(scratch: &Scratch, model: Tiny, config: &AdapterConfig, delta: &Delta)
 
 #[test]
 fn training_and_evaluation_stand_on_the_changed_base() {
-    for model in [LLAMA, BLOOM] {
+    // What is added to a rounded base is added before it is rounded, as to the merged checkpoint.
+    for (model, precision) in
+        [(LLAMA, Precision::F32), (BLOOM, Precision::F32), (LLAMA, Precision::Bf16)]
+    {
         let pair = Pair::new(model);
         let scores = |base: &str, adapter: &str| {
-            let fields = json!({ "base": base, "adapter": adapter, "on": "tokens" });
+            let fields =
+                json!({ "base": base, "adapter": adapter, "on": "tokens", "precision": precision });
             let step: Evaluate = serde_json::from_value(fields).unwrap();
             pair.run(&step, "predictions.safetensors").flatten()
         };
@@ -138,13 +143,17 @@ fn training_and_evaluation_stand_on_the_changed_base() {
 
         let trained = |base: &str, from: &str| {
             let step = LocalTraining {
+                prefix: None,
                 base: In::named(base),
                 shard: In::named("tokens#validation"),
                 from: In::named(from),
                 own: None,
                 keeps: Parts::NONE,
                 lora: None,
-                local: LocalNumbers::new(4, Optimizer::Sgd { lr: 0.1 }),
+                local: LocalNumbers {
+                    precision,
+                    ..LocalNumbers::new(4, Optimizer::Sgd { lr: 0.1 })
+                },
                 seed: 1,
                 frozen: Parts::NONE,
                 control: false,
@@ -164,7 +173,10 @@ fn clients_of_a_round_share_one_changed_base() {
     let pair = Pair::new(LLAMA);
     let base = |causal, adapter: Option<&str>| {
         let adapter = adapter.map(In::named);
-        pair.with(|cx| load_base(&cx, &In::named("base"), causal, adapter.as_ref()).unwrap())
+        pair.with(|cx| {
+            let edge = In::named("base");
+            load_base(&cx, &edge, Precision::F32, causal, adapter.as_ref()).unwrap()
+        })
     };
     let (plain, changed) = (base(false, None), base(false, Some("changed")));
     assert!(!Arc::ptr_eq(&plain, &changed));

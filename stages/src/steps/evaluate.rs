@@ -9,8 +9,8 @@ use crate::{
     edge::In,
     error::{Error, Result},
     evaluate::{
-        self, Adapted, ClassLogits, Classifier, ClientScore, Spread, TokenLogProbs, TokenScores,
-        expected_accuracy,
+        self, Adapted, ClassLogits, Classifier, ClientScore, Examples, Spread, TokenLogProbs,
+        TokenScores, expected_accuracy,
     },
     federate::{self, Own},
     kinds::{Adapter, File, ModelFiles, Scores, Tokens},
@@ -19,8 +19,10 @@ use crate::{
     objective::Objective,
     parts::Parts,
     peft::{AdapterTensors, SCORE},
+    precision::Precision,
+    prefix::Prefix,
     stage::{Context, Needs, Stage},
-    steps::{model::load_base, partition, tokenize::task_of},
+    steps::{model::load_base, partition, prefix::PrefixStates, tokenize::task_of},
     token_set::TokenSet,
     tokenize::Task,
     unroll::{RoundOf, Unroll},
@@ -52,6 +54,9 @@ pub struct Evaluate {
     /// Examples in a batch. It cannot change a figure by more than rounding, so it is in no key.
     #[serde(default = "sixty_four", skip_serializing)]
     pub batch: usize,
+    /// In what numbers the frozen base multiplies.
+    #[serde(default, skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
     /// The clients' own last adapters, where each keeps something to itself: the scores are the means over these.
     #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
     own: Vec<Own>,
@@ -61,6 +66,9 @@ pub struct Evaluate {
     /// Which labels the clients of the federation have.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     skew: Option<In<File>>,
+    /// The hidden states of the examples that go into the lowest adapted block, where they are kept.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    prefix: Option<In<Prefix>>,
 }
 
 fn validation() -> String {
@@ -132,13 +140,20 @@ impl GraphStage for Evaluate {
             to.add(name, self.clone());
             return Ok(());
         };
+        let below = self.adapter.as_ref().and_then(|adapter| to.prefix_of(adapter.name()));
+        let prefix = below.map(|below| {
+            let (base, tokens) = (self.base.clone(), self.on.part(&self.split));
+            let precision = self.precision;
+            to.add(format!("{name}/prefix"), PrefixStates { base, tokens, below, precision })
+        });
         let mut scored = None;
         for RoundOf { round, adapter, own, keeps } in rounds {
             let due =
                 if round == 0 { self.untrained } else { round % self.every == 0 || round == last };
             if due {
-                let skew = skew.clone();
-                let step = Self { adapter: Some(adapter), own, keeps, skew, ..self.clone() };
+                let (skew, prefix) = (skew.clone(), prefix.clone());
+                let step =
+                    Self { adapter: Some(adapter), own, keeps, skew, prefix, ..self.clone() };
                 scored =
                     Some(to.add_for(format!("{name}/round-{round:03}"), step, Some(round), None));
             }
@@ -159,6 +174,10 @@ impl Stage for Evaluate {
         Needs::Device
     }
 
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {
         let tokens = cx.tree(&self.on)?;
         let set = TokenSet::from_bytes(&tokens.blob(&self.split)?)?;
@@ -169,7 +188,8 @@ impl Stage for Evaluate {
                 self.split
             )));
         }
-        let base = load_base(cx, &self.base, set.objective().is_causal(), self.adapter.as_ref())?;
+        let (causal, adapter) = (set.objective().is_causal(), self.adapter.as_ref());
+        let base = load_base(cx, &self.base, self.precision, causal, adapter)?;
         let adapter = self.adapter.as_ref().map(|adapter| cx.open(adapter)).transpose()?;
         let table = match &self.skew {
             Some(skew) => partition::label_table(&cx.open(skew)?.0)?,
@@ -198,10 +218,12 @@ impl Stage for Evaluate {
             whose = (0..models.len()).collect();
         }
         let parties = Parties { models, whose, table };
+        let prefix = self.prefix.as_ref().map(|prefix| cx.open(prefix)).transpose()?;
+        let data = Examples { set: &set, prefix: prefix.as_ref() };
         if is_completion {
-            self.score_tokens(cx, &base, &parties, &set)
+            self.score_tokens(cx, &base, &parties, data)
         } else {
-            self.score_classes(cx, &base, &parties, &set)
+            self.score_classes(cx, &base, &parties, data)
         }
     }
 }
@@ -236,11 +258,11 @@ impl Evaluate {
         cx: &mut Context<'_>,
         base: &Base,
         parties: &Parties,
-        set: &TokenSet,
+        data: Examples<'_>,
     ) -> Result<()> {
         let mut all = Vec::with_capacity(parties.models.len());
         for model in &parties.models {
-            let found = evaluate::tokens(base, adapted(model), set, self.batch, &mut |at| {
+            let found = evaluate::tokens(base, adapted(model), data, self.batch, &mut |at| {
                 cx.progress(at.step, at.steps, "batches");
                 cx.go_on()
             })?;
@@ -259,7 +281,7 @@ impl Evaluate {
         cx: &mut Context<'_>,
         base: &Base,
         parties: &Parties,
-        set: &TokenSet,
+        data: Examples<'_>,
     ) -> Result<()> {
         let models = &parties.models;
         let mut found = Vec::with_capacity(models.len());
@@ -278,7 +300,7 @@ impl Evaluate {
                 base,
                 adapted(model),
                 &classifiers,
-                set,
+                data,
                 self.batch,
                 &mut |at| {
                     cx.progress(at.step, at.steps, "batches");
@@ -288,7 +310,7 @@ impl Evaluate {
             found.extend(logits);
         }
         let scores: Vec<evaluate::Scores> =
-            found.iter().map(|logits| evaluate::Scores::of(logits, set.labels())).collect();
+            found.iter().map(|logits| evaluate::Scores::of(logits, data.set.labels())).collect();
         let mean = |of| parties.mean(&scores, of);
         cx.metric("accuracy", mean(|scores| scores.accuracy));
         cx.metric("loss", mean(|scores| scores.loss));

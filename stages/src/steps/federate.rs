@@ -16,12 +16,14 @@ use crate::{
     model::LoraConfig,
     node::{GraphStage, Node},
     parts::Parts,
+    prefix::{Below, Prefix, Reuse},
     privacy::Privacy,
     seed,
     steps::{
         Aggregate, Local, LocalTraining,
         aggregate::{Lost, Member, Session, Weights},
         partition,
+        prefix::PrefixStates,
         shard_loss::ShardLoss,
         start::{From, Start},
         tokenize::{labels_of, task_of},
@@ -132,10 +134,17 @@ impl GraphStage for Federate {
         let (all, labels) = (partition.clients, labels_of(to.nodes(), &partition.of));
         let sampling = to.seed("sampling", self.seeds.sampling);
         let init = to.seed("init", self.seeds.init);
+        let lora = self.start(name).lora_config(to.sources())?;
+        let below = Below::of(&lora).filter(|_| self.keeps_prefix());
+        if let Some(below) = below {
+            to.keep_prefix(name, below);
+        }
         let mut rounds = Rounds {
             federate: self,
             name,
-            lora: self.start(name).lora_config(to.sources())?,
+            lora,
+            below,
+            prefixes: BTreeMap::new(),
             tiers: self.clients.settings(all, sampling),
             all,
             sampling,
@@ -185,6 +194,11 @@ impl Federate {
         }
     }
 
+    /// Whether hidden states below the adapted blocks are kept: not where the rule adds to the base's own weights.
+    fn keeps_prefix(&self) -> bool {
+        self.local.prefix == Reuse::Keep && self.aggregate.broadcast() == Broadcast::None
+    }
+
     /// What clients keep to themselves.
     fn keeps(&self) -> Parts {
         let head = if self.head == Head::Local { Parts::HEAD } else { Parts::NONE };
@@ -203,6 +217,10 @@ struct Rounds<'a> {
     local: u64,
     server: u64,
     noise: u64,
+    /// Where the hidden states end that are kept, if they are.
+    below: Option<Below>,
+    /// Those of the clients that have taken part.
+    prefixes: BTreeMap<u32, In<Prefix>>,
     /// The last adapters of those clients that have trained.
     own: BTreeMap<u32, In<Adapter>>,
     /// The last round at whose start each client received the adapter.
@@ -226,6 +244,7 @@ impl Rounds<'_> {
     ) -> In<Adapter> {
         let (federate, step) = (self.federate, format!("{}/round-{round:03}", self.name));
         let (mut trained, mut losses) = (Vec::new(), Vec::new());
+        self.add_prefixes(round, roll, to);
         for &client in &roll.present {
             let name = format!("{step}/{}", partition::client(client));
             let training = self.training(round, client, global);
@@ -236,6 +255,8 @@ impl Rounds<'_> {
                     adapter: global.clone(),
                     own: training.own.clone(),
                     keeps: training.keeps,
+                    precision: training.local.precision,
+                    prefix: training.prefix.clone(),
                 };
                 losses.push(to.add_for(format!("{name}/loss"), loss, Some(round), Some(client)));
             }
@@ -315,6 +336,26 @@ impl Rounds<'_> {
             frozen: factors | head,
             control,
             prune,
+            prefix: self.prefixes.get(&client).cloned(),
+        }
+    }
+
+    /// Adds the steps that keep the hidden states of those clients that take part for the first time.
+    fn add_prefixes(&mut self, round: u32, roll: &Roll, to: &mut Unroll<'_>) {
+        let Some(below) = self.below else { return };
+        for &client in &roll.present {
+            if self.prefixes.contains_key(&client) {
+                continue;
+            }
+            let part = partition::client(client);
+            let states = PrefixStates {
+                base: self.federate.base.clone(),
+                tokens: self.federate.shards.part(&part),
+                below,
+                precision: self.federate.local.precision,
+            };
+            let step = format!("{}/prefix/{part}", self.name);
+            self.prefixes.insert(client, to.add_for(step, states, Some(round), Some(client)));
         }
     }
 

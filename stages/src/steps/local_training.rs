@@ -11,10 +11,14 @@ use crate::{
     error::Result,
     federate::{self, OwnLora},
     kinds::{Adapter, AdapterConfig, ModelFiles, Trained},
-    local_train::{self, Batches, ClientJob, Control, LocalNumbers, MOST_BATCH, Optimizer, Prune},
+    local_train::{
+        self, Batches, Checkpoint, ClientJob, Control, LocalNumbers, MOST_BATCH, Optimizer, Prune,
+    },
     model::{Config, LoraConfig},
     parts::Parts,
     peft::AdapterTensors,
+    precision::Precision,
+    prefix::{Prefix, Reuse},
     stage::{Context, Needs, Stage},
     steps::model::load_base,
     token_set::TokenSet,
@@ -80,6 +84,16 @@ pub struct Local {
     pub clip: Option<f64>,
     /// FedProx's μ; 0 is none (Li et al. 2018, arXiv:1812.06127).
     pub prox: f64,
+    /// In what numbers the frozen base multiplies.
+    #[serde(skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
+    /// What of a forward pass is kept for the backward pass. It cannot change a result by more than rounding, so it is in
+    /// no key.
+    #[serde(skip_serializing_if = "Checkpoint::is_none")]
+    pub checkpoint: Checkpoint,
+    /// Whether the hidden states below the adapted blocks are kept, where `lora.layers` leaves blocks below.
+    #[serde(skip_serializing_if = "Reuse::is_keep")]
+    pub prefix: Reuse,
 }
 
 impl Default for Local {
@@ -94,6 +108,9 @@ impl Default for Local {
             warmup_steps: 0,
             clip: None,
             prox: 0.0,
+            precision: Precision::F32,
+            checkpoint: Checkpoint::None,
+            prefix: Reuse::Keep,
         }
     }
 }
@@ -113,6 +130,8 @@ impl Local {
             warmup_steps: if round == 1 { self.warmup_steps } else { 0 },
             clip: self.clip,
             prox: self.prox,
+            precision: self.precision,
+            checkpoint: self.checkpoint,
         }
     }
 
@@ -192,6 +211,9 @@ pub struct LocalTraining {
     /// Whether and how its rank is pruned (`HetLoRA`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prune: Option<Prune>,
+    /// The hidden states of the examples that go into the lowest adapted block, where they are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<In<Prefix>>,
 }
 
 impl Stage for LocalTraining {
@@ -203,6 +225,10 @@ impl Stage for LocalTraining {
         Needs::Device
     }
 
+    fn precision(&self) -> Precision {
+        self.local.precision
+    }
+
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {
         Self::run_together(&[self], std::slice::from_mut(cx))
     }
@@ -211,7 +237,7 @@ impl Stage for LocalTraining {
     fn cohort(&self, digest: &dyn Fn(&str) -> Option<Digest>) -> Option<String> {
         let mut shared = serde_json::to_value(self).ok()?;
         let fields = shared.as_object_mut()?;
-        for own in ["shard", "own", "lora", "seed"] {
+        for own in ["shard", "own", "lora", "seed", "prefix"] {
             fields.remove(own);
         }
         for (field, edge) in [("base", self.base.name()), ("from", self.from.name())] {
@@ -238,7 +264,8 @@ impl Stage for LocalTraining {
         let clients: Vec<Client> =
             steps.iter().zip(&*cxs).map(|(step, cx)| step.client(cx)).collect::<Result<_>>()?;
         let causal = clients[0].data.objective().is_causal();
-        let base = load_base(cx, &first.base, causal, Some(&first.from))?;
+        let precision = first.local.precision;
+        let base = load_base(cx, &first.base, precision, causal, Some(&first.from))?;
         let jobs: Vec<ClientJob<'_>> =
             steps.iter().zip(&clients).map(|(step, client)| step.job(client)).collect();
         let steps_of = |client: &Client| {
@@ -269,6 +296,7 @@ struct Client {
     start: AdapterTensors,
     server: AdapterTensors,
     own_control: Option<AdapterTensors>,
+    prefix: Option<Prefix>,
 }
 
 impl Client {
@@ -314,7 +342,9 @@ impl LocalTraining {
         let lora = self.settings(&global, own.as_ref());
         let start = federate::of_client(&global, own.as_ref(), self.keeps, &lora)?;
         let (server, own_control) = self.controls(cx, &start)?;
-        Ok(Client { data, labels: global.config.labels, lora, start, server, own_control })
+        let prefix = self.prefix.as_ref().map(|prefix| cx.open(prefix)).transpose()?;
+        let labels = global.config.labels;
+        Ok(Client { data, labels, lora, start, server, own_control, prefix })
     }
 
     fn job<'a>(&self, client: &'a Client) -> ClientJob<'a> {
@@ -327,6 +357,7 @@ impl LocalTraining {
             frozen: self.frozen,
             control: self.control.then_some(Control { server: &client.server, own }),
             prune: self.prune,
+            prefix: client.prefix.as_ref(),
         }
     }
 
@@ -368,5 +399,22 @@ impl LocalTraining {
         // What the client keeps to itself drifts from nobody, and is not corrected.
         let own = own.map(|own| zeros.clone().overlaid(&own.only(!self.keeps)));
         Ok((server, own))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_reaches_the_work_and_no_key() {
+        let kept = Local { checkpoint: Checkpoint::Block, ..Local::default() };
+        let (with, without) = (kept.numbers(2), Local::default().numbers(2));
+        assert_eq!(with.checkpoint, Checkpoint::Block);
+        let json = |numbers: &LocalNumbers| serde_json::to_value(numbers).unwrap();
+        assert_eq!(json(&with), json(&without));
+        let written = r#"{"checkpoint": "Block", "batch": 4}"#;
+        let read: Local = serde_json::from_str(written).unwrap();
+        assert_eq!(read, Local { batch: 4, ..kept });
     }
 }

@@ -14,6 +14,7 @@ mod local_training;
 mod model;
 mod origin;
 mod partition;
+mod prefix;
 mod shard_loss;
 mod start;
 mod tokenize;

@@ -19,6 +19,7 @@ use crate::{
     kinds::{Adapter, ModelFiles},
     model::{self as decoder, Base, Checkpoint, Config},
     node::GraphStage,
+    precision::Precision,
     session::Session,
     stage::{Context, Needs, Stage},
     unroll::{Sources, Unroll},
@@ -184,34 +185,49 @@ impl Stage for Model {
 }
 
 /// The base that an edge leads to, loaded on the session's device, or shared if it is loaded already; `causal` says
-/// whether its causal head is needed, too. What rules have added to the base that `adapter` stands on is added.
+/// whether its causal head is needed, too. What rules have added to the base that `adapter` stands on is added, before
+/// anything is rounded to `precision`.
 pub(crate) fn load_base(
     cx: &Context<'_>,
     base: &In<ModelFiles>,
+    precision: Precision,
     causal: bool,
     adapter: Option<&In<Adapter>>,
 ) -> Result<Arc<Base>> {
+    precision.check(cx.session().device()?)?;
     let files = cx.tree(base)?;
-    let plain = load_plain(cx.session(), &files, causal)?;
+    let plain = load_plain(cx.session(), &files, precision, causal)?;
     let Some(adapter) = adapter.map(|adapter| cx.tree(adapter)).transpose()? else {
         return Ok(plain);
     };
     let Some(delta) = adapter.tree.get(Adapter::DELTA) else { return Ok(plain) };
     cx.session().changed_base(
         [files.at.digest, delta.digest],
+        precision,
         // One that was made of this base shares its head; but this one may have been loaded again since.
         |changed| causal && !changed.has_causal_head(),
         || {
             let delta = Adapter::delta(&adapter)?.unwrap_or_default();
-            Ok(Arc::new(plain.with_delta(&delta)?))
+            if precision.is_f32() {
+                return Ok(Arc::new(plain.with_delta(&delta)?));
+            }
+            with_checkpoint(&files, |_, shards| {
+                Ok(Arc::new(plain.with_delta_of(&delta, Checkpoint::open(shards)?)?))
+            })
         },
     )
 }
 
 /// The base itself.
-fn load_plain(session: &Session, files: &TreeView<'_>, causal: bool) -> Result<Arc<Base>> {
+fn load_plain(
+    session: &Session,
+    files: &TreeView<'_>,
+    precision: Precision,
+    causal: bool,
+) -> Result<Arc<Base>> {
     session.base(
         files.at.digest,
+        precision,
         |base| causal && !base.has_causal_head(),
         |held| {
             with_checkpoint(files, |config, shards| {
@@ -219,7 +235,9 @@ fn load_plain(session: &Session, files: &TreeView<'_>, causal: bool) -> Result<A
                     base
                 } else {
                     let checkpoint = Checkpoint::open(shards)?;
-                    Arc::new(Base::load(config, checkpoint, &session.device()?.device)?)
+                    let device = &session.device()?.device;
+                    let base = Base::load_in(config, checkpoint, precision, device)?;
+                    Arc::new(session.prepared(base)?)
                 };
                 if causal && !base.has_causal_head() {
                     base.load_causal_head(&Checkpoint::open(shards)?)?;

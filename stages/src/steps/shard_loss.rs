@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     edge::In,
     error::Result,
-    evaluate::{self, Adapted},
+    evaluate::{self, Adapted, Examples},
     federate,
     kinds::{Adapter, ModelFiles, ShardScore},
     parts::Parts,
+    precision::Precision,
+    prefix::Prefix,
     stage::{Context, Needs, Stage},
     steps::model::load_base,
     token_set::TokenSet,
@@ -29,6 +31,12 @@ pub(super) struct ShardLoss {
     /// What it takes from that instead of the global adapter.
     #[serde(skip_serializing_if = "Parts::is_none")]
     pub(super) keeps: Parts,
+    /// In what numbers the frozen base multiplies: as in local training.
+    #[serde(skip_serializing_if = "Precision::is_f32")]
+    pub(super) precision: Precision,
+    /// The hidden states of the examples that go into the lowest adapted block, where they are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) prefix: Option<In<Prefix>>,
 }
 
 /// `loss.json`: the mean cross-entropy, in nats.
@@ -51,15 +59,22 @@ impl Stage for ShardLoss {
         Needs::Device
     }
 
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
     fn run(&self, cx: &mut Context<'_>) -> Result<()> {
         let set = cx.open(&self.shard)?;
         let adapter = cx.open(&self.adapter)?;
-        let base = load_base(cx, &self.base, set.objective().is_causal(), Some(&self.adapter))?;
+        let causal = set.objective().is_causal();
+        let base = load_base(cx, &self.base, self.precision, causal, Some(&self.adapter))?;
         let own = self.own.as_ref().map(|own| cx.open(own)).transpose()?;
         let lora = &adapter.config.lora;
         let received = federate::of_client(&adapter, own.as_ref(), self.keeps, lora)?;
         let with = Some(Adapted { adapter: &received, lora });
-        let loss = evaluate::mean_loss(&base, with, &set, BATCH, &mut |at| {
+        let prefix = self.prefix.as_ref().map(|prefix| cx.open(prefix)).transpose()?;
+        let data = Examples { set: &set, prefix: prefix.as_ref() };
+        let loss = evaluate::mean_loss(&base, with, data, BATCH, &mut |at| {
             cx.progress(at.step, at.steps, "batches");
             cx.go_on()
         })?;

@@ -10,9 +10,11 @@ use crate::{
     model::LoraConfig,
     node::{GraphStage, Node},
     parts::Parts,
+    prefix::{Below, Reuse},
     steps::{
         Local, LocalTraining, Seeds,
         federate::local_seed,
+        prefix::PrefixStates,
         start::{From, Start},
         tokenize::{labels_of, task_of},
     },
@@ -89,6 +91,19 @@ impl GraphStage for Train {
         let seed = to.seed("init", self.seeds.init);
         let mut adapter = self.start(name).unroll(labels, seed, false, to)?;
         to.round(name, RoundOf::plain(0, &adapter));
+        let lora = self.start(name).lora_config(to.sources())?;
+        let below = Below::of(&lora).filter(|_| self.local.prefix == Reuse::Keep);
+        let prefix = below.map(|below| {
+            to.keep_prefix(name, below);
+            let (base, tokens) = (self.base.clone(), self.on.part("train"));
+            let precision = self.local.precision;
+            to.add_for(
+                format!("{name}/prefix"),
+                PrefixStates { base, tokens, below, precision },
+                None,
+                None,
+            )
+        });
         for round in 1..=self.rounds {
             let training = LocalTraining {
                 base: self.base.clone(),
@@ -102,6 +117,7 @@ impl GraphStage for Train {
                 frozen: if self.head == Head::Frozen { Parts::HEAD } else { Parts::NONE },
                 control: false,
                 prune: None,
+                prefix: prefix.clone(),
             };
             adapter = to.add_for(format!("{name}/round-{round:03}"), training, Some(round), None);
             to.round(name, RoundOf::plain(round, &adapter));

@@ -1,0 +1,80 @@
+//! A frozen weight, and its products with rows of tokens.
+
+use crate::precision::Precision;
+
+use super::matmul::{Matrix, MatrixMut, Write, product};
+
+/// A frozen matrix `[out, in]`.
+#[derive(Clone, Debug)]
+pub(super) enum Weight {
+    /// In f32.
+    F32 {
+        /// Row by row, as checkpoints store them.
+        values: Vec<f32>,
+        /// `[out, in]`.
+        shape: [usize; 2],
+    },
+}
+
+impl Weight {
+    /// A weight `[out, in]`, row by row, whose values were rounded to `precision`.
+    pub(super) fn new(values: Vec<f32>, shape: [usize; 2], precision: Precision) -> Self {
+        assert_eq!(values.len(), shape[0] * shape[1]);
+        match precision {
+            Precision::F32 | Precision::Bf16 | Precision::F16 => Self::F32 { values, shape },
+        }
+    }
+
+    /// `[out, in]`.
+    pub(super) fn shape(&self) -> [usize; 2] {
+        match self {
+            Self::F32 { shape, .. } => *shape,
+        }
+    }
+
+    /// Adds `change`, `[n, in]`, to the rows from `first` on.
+    pub(super) fn add(&mut self, first: usize, change: &[f32]) {
+        match self {
+            Self::F32 { values, shape } => {
+                let rows = values[first * shape[1]..].iter_mut();
+                rows.zip(change).for_each(|(value, change)| *value += change);
+            }
+        }
+    }
+
+    /// `y (+)= x·Wᵀ`, with `x` `[rows, in]` and `y` `[rows, out]`.
+    pub(super) fn forward(&self, x: &[f32], y: &mut [f32], write: Write) {
+        let [outputs, inputs] = self.shape();
+        let rows = x.len() / inputs;
+        match self {
+            Self::F32 { values, shape } => {
+                let y = MatrixMut::new(y, [rows, outputs]);
+                product(
+                    y,
+                    write,
+                    Matrix::new(x, [rows, inputs]),
+                    Matrix::new(values, *shape).t(),
+                    1.0,
+                );
+            }
+        }
+    }
+
+    /// `dx (+)= dy·W`, with `dy` `[rows, out]` and `dx` `[rows, in]`.
+    pub(super) fn backward(&self, dy: &[f32], dx: &mut [f32], write: Write) {
+        let [outputs, inputs] = self.shape();
+        let rows = dy.len() / outputs;
+        match self {
+            Self::F32 { values, shape } => {
+                let dx = MatrixMut::new(dx, [rows, inputs]);
+                product(
+                    dx,
+                    write,
+                    Matrix::new(dy, [rows, outputs]),
+                    Matrix::new(values, *shape),
+                    1.0,
+                );
+            }
+        }
+    }
+}
