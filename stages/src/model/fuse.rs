@@ -42,7 +42,7 @@ impl Base {
             blocks.into_iter().map(|block| parts(&block)),
             threads,
         );
-        Self { blocks: Blocks::Fused(decoder), ..self }
+        Self { blocks: Blocks::Fused(Box::new(decoder)), ..self }
     }
 
     /// Which code computes its passes.
