@@ -166,8 +166,8 @@ impl Session {
         POOL.with(|pool| pool.install(work))
     }
 
-    /// The base with this digest in this precision, unless it is not held or `lacks` something: then what `load` makes of the one
-    /// that is held. Steps that ask for the same base at once wait for one load.
+    /// The base with this digest in this precision, unless it is not held or `lacks` something: then what `load` makes of
+    /// the one that is held. Steps that ask for the same base at once wait for one load.
     pub fn base(
         &self,
         digest: Digest,

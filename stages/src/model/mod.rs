@@ -106,7 +106,8 @@ impl Base {
         Self::load_in(config, checkpoint, Precision::F32, device)
     }
 
-    /// Reads the weights of a base whose linear modules multiply in `precision`; a causal head of its own is read when [`Base::load_causal_head`] asks for it.
+    /// Reads the weights of a base whose linear modules multiply in `precision`; a causal head of its own is read when
+    /// [`Base::load_causal_head`] asks for it.
     ///
     /// # Errors
     /// Tensors that are missing, unexpected or misshapen are named, all in one error.
