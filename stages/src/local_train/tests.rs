@@ -339,7 +339,7 @@ fn accumulated_parts_have_the_gradient_of_the_whole_batch() {
         for data in sets {
             let far = |dropout: f64| {
                 let targets = Some(Targets::Pattern("all-linear".to_owned()));
-                let lora = LoraConfig { dropout, targets, ..LoraConfig::of_rank(4) };
+                let lora = LoraConfig { targets, dropout, ..LoraConfig::of_rank(4) };
                 let classes = if data.objective().is_causal() { 0 } else { 2 };
                 let start = fixture::adapter(&base, &lora, classes);
                 let client = Client::new(&start, &lora, 3, 1, data.objective());
