@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod cli;
+mod cohorts;
+mod devices;
 mod errors;
 mod export;
 mod exported;

@@ -102,6 +102,11 @@ impl Found {
         self.name == "cpu"
     }
 
+    /// Where Burn puts tensors that are made on it.
+    pub fn tensors(&self) -> &Device {
+        &self.device
+    }
+
     /// The memory that the device may be asked to hold (bytes), where its driver says so.
     pub fn memory(&self) -> Option<u64> {
         memory(&self.device)

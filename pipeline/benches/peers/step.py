@@ -34,6 +34,7 @@ def arguments():
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--device", default="cpu", help="as torch names it")
     return parser.parse_args()
 
 
@@ -63,12 +64,13 @@ def padded(batch):
 def main():
     given = arguments()
     torch.set_num_threads(given.threads)
-    model = load_model(given.folder, given.mode)
-    batches = [padded(batch) for batch in json.loads((given.folder / "batches.json").read_text())]
+    model = load_model(given.folder, given.mode).to(given.device)
+    on_device = lambda batch: {name: values.to(given.device) for name, values in batch.items()}
+    batches = [on_device(padded(batch)) for batch in json.loads((given.folder / "batches.json").read_text())]
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=given.lr)
 
     def step(batch):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=given.mode == "autocast"):
+        with torch.autocast(given.device.split(":")[0], dtype=torch.bfloat16, enabled=given.mode == "autocast"):
             loss = model(**batch).loss
         loss.backward()
         optimizer.step()

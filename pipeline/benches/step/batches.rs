@@ -83,10 +83,17 @@ impl Problem {
 
     /// The batches as local training lays them out for `base`.
     pub(crate) fn batches(&self, base: &Base) -> Vec<Batch> {
+        self.cohorts(base, 1)
+    }
+
+    /// The same for a cohort, whose clients meet the batches one after another; the first as it would alone.
+    pub(crate) fn cohorts(&self, base: &Base, clients: usize) -> Vec<Batch> {
         let all: Vec<usize> = (0..BATCH).collect();
-        let lay =
-            |set: &TokenSet| objective::batch(&[(set, &all)], base.config().pad, base.device());
-        self.sets.iter().map(lay).collect()
+        let lay = |at: usize| {
+            let sets = (at..at + clients).map(|set| (&self.sets[set % BATCHES], all.as_slice()));
+            objective::batch(&sets.collect::<Vec<_>>(), base.config().pad, base.device())
+        };
+        (0..BATCHES).map(lay).collect()
     }
 }
 

@@ -567,4 +567,6 @@ fn no_entry(step: &str, part: Option<&str>, entries: &[String]) -> Error {
 }
 
 #[cfg(test)]
+mod cohort_tests;
+#[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use super::*;
 use crate::{event::line, toy};
 
 /// Keeps what it is told.
-struct Heard(Vec<Event>);
+pub(super) struct Heard(pub(super) Vec<Event>);
 
 impl Sink for Heard {
     fn event(&mut self, event: &Event) {

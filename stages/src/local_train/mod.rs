@@ -11,6 +11,8 @@ mod control;
 mod control_tests;
 #[cfg(test)]
 mod core_tests;
+#[cfg(all(test, any(feature = "cuda", feature = "wgpu")))]
+mod device_tests;
 mod error;
 #[cfg(test)]
 mod fixture;

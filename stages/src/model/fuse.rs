@@ -14,6 +14,7 @@ use super::rope::narrow;
 use super::{Base, Batch, Blocks, alibi};
 use crate::fused::{Decoder, Group, Parts};
 use crate::memory::Path;
+use crate::precision::Precision;
 
 impl Base {
     /// The same base with blocks that are run by the CPU's own kernels ([`crate::fused`]), on `threads`; its weights
@@ -23,7 +24,7 @@ impl Base {
     /// Where the base does not lie on the CPU.
     #[must_use]
     pub fn fused(self, threads: Arc<ThreadPool>) -> Self {
-        if !self.precision.is_f32() {
+        if self.precision == Precision::F16 {
             return self;
         }
         let Blocks::Stock(blocks) = self.blocks else { return self };
@@ -41,7 +42,7 @@ impl Base {
             blocks.into_iter().map(|block| parts(&block)),
             threads,
         );
-        Self { blocks: Blocks::Fused(decoder), ..self }
+        Self { blocks: Blocks::Fused(Box::new(decoder)), ..self }
     }
 
     /// Which code computes its passes.

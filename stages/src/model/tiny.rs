@@ -41,18 +41,23 @@ impl Tiny {
             .collect()
     }
 
-    /// The base, with its causal head where the checkpoint has one.
+    /// The base on the CPU, with its causal head where the checkpoint has one.
     pub(crate) fn base(self) -> Base {
         self.base_in(Precision::F32)
     }
 
     /// The same, with linear modules that multiply in `precision`.
     pub(crate) fn base_in(self, precision: Precision) -> Base {
+        self.base_on(&Device::flex(), precision)
+    }
+
+    /// The same on `device`.
+    pub(crate) fn base_on(self, device: &Device, precision: Precision) -> Base {
         let files = self.weights();
         let files: Vec<NamedFile<'_>> =
             files.iter().map(|(name, bytes)| NamedFile { name, bytes }).collect();
         let open = || Checkpoint::open(&files).unwrap();
-        let base = Base::load_in(self.config(), open(), precision, &Device::flex()).unwrap();
+        let base = Base::load_in(self.config(), open(), precision, device).unwrap();
         if !base.has_causal_head() && !base.config().is_classifier() {
             base.load_causal_head(&open()).unwrap();
         }
