@@ -74,7 +74,7 @@ impl<'a> Check<'a> {
         check.complaints
     }
 
-    /// What those nodes that are `pending` take of the memory, as far as that is known; in this scene.
+    /// What those nodes that are `pending` take of the memory, as far as that is known in this scene.
     pub fn memory(
         nodes: &'a IndexMap<String, Node>,
         seed: u64,

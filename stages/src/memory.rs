@@ -193,8 +193,7 @@ fn passing(config: &Config, path: Path, width: f64, backward: bool) -> f64 {
     match (path, backward) {
         (Path::Stock, true) => (3.0 * weights).max(4.0 * inner) + 4.0 * hidden + 3.0 * query,
         (Path::Stock, false) => (3.0 * weights).max(4.0 * inner) + 3.0 * hidden + 3.0 * query,
-        (Path::Fused, true) => 3.0 * inner + 4.0 * hidden + 3.0 * query,
-        (Path::Fused, false) => 3.0 * inner + 3.0 * hidden + 3.0 * query,
+        (Path::Fused, _) => 3.0 * inner + 5.0 * hidden + 3.0 * query,
     }
 }
 

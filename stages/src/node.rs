@@ -24,7 +24,7 @@ pub trait GraphStage: Serialize {
     /// Says what is wrong with the data that it will work on, as far as they are on this machine.
     fn check_data(&self, _name: &str, _check: &mut Check<'_>) {}
 
-    /// What its steps take of the memory, as far as that is known; in this scene.
+    /// What its steps take of the memory, as far as that is known in this scene.
     fn memory(&self, _name: &str, _check: &mut Check<'_>, _scene: &Scene<'_>) -> Need {
         Need::Nothing
     }
