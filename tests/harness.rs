@@ -163,6 +163,22 @@ impl Space {
         Ran::new(&self.command(args).output().unwrap())
     }
 
+    /// Runs `fedpipe` to its end with an address space of at most so many MiB.
+    pub(crate) fn limited(&self, mib: u64, args: &[&str]) -> Ran {
+        let whole = self.command(args);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("ulimit -v {} && exec \"$0\" \"$@\"", mib << 10));
+        command.arg(whole.get_program()).args(whole.get_args()).stdin(Stdio::null());
+        command.current_dir(self.dir.path());
+        for (name, value) in whole.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Ran::new(&command.output().unwrap())
+    }
+
     /// Starts `fedpipe` and lets it run.
     pub(crate) fn start(&self, args: &[&str]) -> Child {
         self.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()

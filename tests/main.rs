@@ -16,6 +16,7 @@ mod harness;
 mod hub;
 mod hub_refusals;
 mod hub_server;
+mod memory;
 mod partition;
 mod precision;
 mod prefix;

@@ -110,7 +110,10 @@ fn main() {
     report.fact(&format!("{} threads or processes at work on each side", options.threads));
     report.fact(&format!("{} rounds of turns", options.turns));
     if let Some(python) = &python {
-        report.fact(&python.versions(&["torch", "transformers", "peft", "flwr", "ray"]));
+        report.fact(&format!(
+            "`FEDPIPE_PEERS`: {}",
+            python.versions(&["torch", "transformers", "peft", "flwr", "ray"])
+        ));
     }
     let own = options.precision.len();
     let row = |(at, times): (usize, &Times)| {

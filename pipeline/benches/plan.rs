@@ -6,7 +6,9 @@
 //! steps (without training: a plan looks at records only), and times the command. Beside it stands
 //! the floor: reading as many small files, in the same run.
 
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints and may panic")]
+#![expect(clippy::unwrap_used, reason = "a benchmark may panic")]
+
+mod measure;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,6 +19,7 @@ use std::{
 };
 
 use artifacts::{NewRecord, Provenance};
+use clap::Parser;
 use fedpipe::{
     plan::{Places, Plan, State},
     project::Project,
@@ -24,26 +27,45 @@ use fedpipe::{
 };
 use stages::download::HubSettings;
 
-const RUNS: usize = 15;
+use measure::{Contender, Report, Times, interleave, ratios};
+
+#[derive(Parser)]
+struct Options {
+    /// Rounds of turns
+    #[arg(long, default_value_t = 15)]
+    turns: usize,
+    /// Print the table, and leave the one in `results` as it is
+    #[arg(long)]
+    dry: bool,
+    /// What cargo says to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
 
 fn main() {
-    println!("| steps | plan, median | plan, least | floor, median |");
-    println!("|---|---|---|---|");
+    let options = Options::parse();
+    let about = "`fedpipe plan` on a graph of which nothing has changed, as a whole process; the floor reads as many small \
+                 files, and does nothing with them. Medians, with quartiles.";
+    let mut report = Report::new("plan", about);
+    report.fact(&format!("{} rounds of turns", options.turns));
+    let mut rows = Vec::new();
     for (clients, rounds) in [(10, 82), (10, 832)] {
         let dir = tempfile::tempdir().unwrap();
         let steps = prepare(dir.path(), clients, rounds);
-        let mut plans = Vec::new();
-        let mut floors = Vec::new();
-        for _ in 0..RUNS {
-            plans.push(plan(dir.path(), steps));
-            floors.push(floor(dir.path()));
-        }
-        plans.sort_by(f64::total_cmp);
-        floors.sort_by(f64::total_cmp);
-        let ms = |seconds: f64| format!("{:.1} ms", seconds * 1e3);
-        let (median, least, floor) = (plans[RUNS / 2], plans[0], floors[RUNS / 2]);
-        println!("| {steps} | {} | {} | {} |", ms(median), ms(least), ms(floor));
+        let mut contenders = [
+            Contender { name: "plan".to_owned(), turn: Box::new(|| plan(dir.path(), steps)) },
+            Contender { name: "floor".to_owned(), turn: Box::new(|| floor(dir.path())) },
+        ];
+        let all = interleave(options.turns, &mut contenders);
+        let row = |(at, times): (usize, &Times)| {
+            let milliseconds = format!("{:.1}", times.spread().median * 1e3);
+            [vec![steps.to_string(), times.name.clone(), milliseconds], ratios(&all, 1, at)]
+                .concat()
+        };
+        rows.extend(all.iter().enumerate().map(row));
     }
+    report.table(&["steps", "side", "ms", "plan to it"], &rows);
+    report.finish(!options.dry);
 }
 
 /// A graph and a store in which every step of it is done; gives the number of steps.

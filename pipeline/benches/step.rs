@@ -88,7 +88,10 @@ fn main() {
     }
     report.fact(&format!("{} rounds of turns of {} steps", options.rounds, options.steps));
     if let Some(python) = &python {
-        report.fact(&python.versions(&["torch", "transformers", "peft"]));
+        report.fact(&format!(
+            "`FEDPIPE_PEERS`: {}",
+            python.versions(&["torch", "transformers", "peft"])
+        ));
     }
     let mut rows = Vec::new();
     for name in &options.dims {

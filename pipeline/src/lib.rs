@@ -18,6 +18,7 @@ pub mod history;
 pub mod journal;
 pub mod key;
 pub mod lineage;
+pub mod memory;
 pub mod plan;
 pub mod project;
 pub mod revisions;

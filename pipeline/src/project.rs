@@ -1,14 +1,20 @@
 //! A graph file made ready: edits applied, every variant parsed and checked, all steps laid out.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path};
 
 use anyhow::{Result, anyhow};
 use indexmap::IndexMap;
-use stages::{check::Check, node::Node, unroll::Unroll};
+use stages::{
+    check::Check,
+    memory::{Demand, Need, Path, Scene},
+    node::Node,
+    unroll::Unroll,
+};
 
 use crate::{
     failure::Failure,
     graph::{self, Loaded, Set, Text, check},
+    memory,
     plan::{self, Plan, State},
     world::World,
 };
@@ -35,7 +41,7 @@ impl Project {
     ///
     /// # Errors
     /// It cannot be read, or something in it is wrong: all of it is told at once.
-    pub fn open(path: &Path, sets: &[Set], world: &World) -> Result<Self, Failure> {
+    pub fn open(path: &path::Path, sets: &[Set], world: &World) -> Result<Self, Failure> {
         let loaded = graph::load(path, sets)?;
         let mut variants = Vec::new();
         for variant in graph::variants(&loaded)? {
@@ -93,18 +99,10 @@ impl Project {
     /// # Errors
     /// Something in them is wrong, or a split of them cannot be made: all of it is told at once.
     pub fn check_data(&self, world: &World, plan: &Plan, states: &[State]) -> Result<(), Failure> {
-        let pending: Vec<&str> = plan
-            .steps
-            .iter()
-            .zip(states)
-            .filter(|(_, state)| !matches!(state, State::Reused { .. } | State::Unwanted))
-            .map(|(step, _)| step.name.as_str())
-            .collect();
+        let pending = pending(plan, states);
         for graph in &self.variants {
             let seen = world.seen_from(&graph.text);
-            // A composite has steps below its name, and a variant stands before it.
-            let is_pending =
-                |node: &str| pending.iter().any(|step| step.split('/').any(|part| part == node));
+            let is_pending = |node: &str| pending.contains(node);
             let wrong = Check::data(&graph.nodes, graph.seed, &seen, &is_pending);
             if !wrong.is_empty() {
                 return Err(graph::complain(&graph.text, &wrong));
@@ -113,8 +111,52 @@ impl Project {
         Ok(())
     }
 
+    /// What the stages that still have something to do take of the memory, each once for all variants: the most of any.
+    pub fn memory(
+        &self,
+        world: &World,
+        plan: &Plan,
+        states: &[State],
+        path: Path,
+    ) -> Vec<(String, Need)> {
+        let pending = pending(plan, states);
+        let texts = |node: &str| memory::texts(plan, states, world.store(), node);
+        let scene = Scene { texts: &texts, path };
+        let mut all: Vec<(String, Need)> = Vec::new();
+        for graph in &self.variants {
+            let seen = world.seen_from(&graph.text);
+            let is_pending = |node: &str| pending.contains(node);
+            for (stage, need) in Check::memory(&graph.nodes, graph.seed, &seen, &is_pending, &scene)
+            {
+                let known = all.iter_mut().find(|(known, _)| *known == stage);
+                match known {
+                    Some((_, most)) if total(&need) > total(most) => *most = need,
+                    Some(_) => {}
+                    None => all.push((stage, need)),
+                }
+            }
+        }
+        all
+    }
+
     /// Whether any variant puts the device into its keys.
     pub fn exact(&self) -> bool {
         self.variants.iter().any(|graph| graph.exact)
+    }
+}
+
+/// The names in the names of the steps that are still to be done: a composite has steps below its name, and a variant
+/// stands before it.
+fn pending<'a>(plan: &'a Plan, states: &[State]) -> BTreeSet<&'a str> {
+    let open = plan.steps.iter().zip(states);
+    let open = open.filter(|(_, state)| !matches!(state, State::Reused { .. } | State::Unwanted));
+    open.flat_map(|(step, _)| step.name.split('/')).collect()
+}
+
+/// The bytes with one step at a time; what is not known counts nothing.
+fn total(need: &Need) -> u64 {
+    match need {
+        Need::Known(demand) => Demand::total(demand, 1),
+        Need::Nothing | Need::Unknown => 0,
     }
 }

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use crate::{
     corpus::Corpus,
     error::{Error, Result},
+    memory::{Need, Scene},
     model::Config,
     node::Node,
     seed,
@@ -71,6 +72,21 @@ impl<'a> Check<'a> {
             node.check_data(name, &mut check);
         }
         check.complaints
+    }
+
+    /// What those nodes that are `pending` take of the memory, as far as that is known; in this scene.
+    pub fn memory(
+        nodes: &'a IndexMap<String, Node>,
+        seed: u64,
+        sources: &'a dyn Sources,
+        pending: &dyn Fn(&str) -> bool,
+        scene: &Scene<'_>,
+    ) -> Vec<(String, Need)> {
+        let mut check = Self::new(nodes, seed, sources);
+        let pending = nodes.iter().filter(|(name, _)| pending(name));
+        let needs =
+            pending.map(|(name, node)| (name.clone(), node.memory(name, &mut check, scene)));
+        needs.filter(|(_, need)| *need != Need::Nothing).collect()
     }
 
     /// A seed for one purpose, as [`crate::unroll::Unroll::seed`] gives it.

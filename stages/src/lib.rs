@@ -27,6 +27,7 @@ pub mod kinds;
 pub mod ledger;
 pub mod linear;
 pub mod local_train;
+pub mod memory;
 pub mod metric;
 pub mod model;
 pub mod node;

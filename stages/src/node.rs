@@ -8,6 +8,7 @@ use crate::{
     edge::Artifact,
     error::Result,
     kinds,
+    memory::{Need, Scene},
     steps::{Aggregate, Dataset, Evaluate, Federate, Model, Partition, Tokenize, Train},
     unroll::Unroll,
 };
@@ -22,6 +23,11 @@ pub trait GraphStage: Serialize {
 
     /// Says what is wrong with the data that it will work on, as far as they are on this machine.
     fn check_data(&self, _name: &str, _check: &mut Check<'_>) {}
+
+    /// What its steps take of the memory, as far as that is known; in this scene.
+    fn memory(&self, _name: &str, _check: &mut Check<'_>, _scene: &Scene<'_>) -> Need {
+        Need::Nothing
+    }
 
     /// Adds its steps.
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()>;
@@ -67,6 +73,18 @@ macro_rules! stages {
             pub fn check_data(&self, name: &str, check: &mut Check<'_>) {
                 match self {
                     $(Self::$stage(stage) => stage.check_data(name, check),)*
+                }
+            }
+
+            /// What its steps take of the memory, as far as that is known.
+            pub fn memory(
+                &self,
+                name: &str,
+                check: &mut Check<'_>,
+                scene: &Scene<'_>,
+            ) -> Need {
+                match self {
+                    $(Self::$stage(stage) => stage.memory(name, check, scene),)*
                 }
             }
 

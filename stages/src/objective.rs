@@ -70,6 +70,14 @@ pub fn batch(clients: &[(&TokenSet, &[usize])], pad: Option<u32>, device: &Devic
     Batch::new(&rows, &labels, device)
 }
 
+/// The number of rows of one example.
+pub(crate) fn rows_of_each(objective: &Objective) -> usize {
+    match objective.head() {
+        HeadKind::LabelTokens => objective.labels().len(),
+        HeadKind::Classifier | HeadKind::LabelRows | HeadKind::Completion => 1,
+    }
+}
+
 /// The tokens of all rows of one example.
 pub(crate) fn tokens_of(set: &TokenSet, index: usize) -> usize {
     let own = set.tokens(index).len();

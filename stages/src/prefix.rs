@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Examples in a pass over the blocks below.
-const BATCH: usize = 32;
+pub(crate) const BATCH: usize = 32;
 /// Bytes of a number.
 const F32: usize = size_of::<f32>();
 

@@ -40,7 +40,11 @@ pub struct Session {
     pool: OnceLock<Arc<ThreadPool>>,
     bases: Held<(Digest, Precision)>,
     changed: Held<([Digest; 2], Precision)>,
+    room: Option<Room>,
 }
+
+/// Tells the bytes of memory that are free now, where that is known.
+pub type Room = fn() -> Option<u64>;
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,7 +66,31 @@ impl Session {
             pool: OnceLock::new(),
             bases,
             changed,
+            room: None,
         }
+    }
+
+    /// The same, with a way to know how much memory is free.
+    #[must_use]
+    pub fn with_room(self, room: Room) -> Self {
+        Self { room: Some(room), ..self }
+    }
+
+    /// Looks whether `what` finds its `bytes` in the memory as it is now. What a GPU has is not known, and nothing is
+    /// refused there.
+    ///
+    /// # Errors
+    /// It does not, with `mend` for a hint.
+    pub fn require(&self, bytes: u64, what: &str, mend: &str) -> Result<()> {
+        let Some(free) = self.room.and_then(|room| room()) else { return Ok(()) };
+        if bytes <= free || !self.device()?.is_cpu() {
+            return Ok(());
+        }
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        let (wanted, free) = (gib(bytes), gib(free));
+        let message =
+            format!("{what} takes about {wanted:.2} GiB of memory, and {free:.2} GiB are free");
+        Err(Error::failed(message).with_hint(mend))
     }
 
     /// The same session with these kernels. Where they are fedpipe's own, `threads` threads share the work of all steps;
@@ -82,7 +110,7 @@ impl Session {
             let seat = Self::new(self.asked.clone(), self.hub.clone());
             let seat = seat.with_kernels(self.kernels, self.threads);
             seat.device.get_or_init(|| found);
-            seat
+            Self { room: self.room, ..seat }
         };
         Ok(device::choose_all(&self.asked)?.into_iter().map(seat).collect())
     }
@@ -210,15 +238,27 @@ mod tests {
     use crate::model::tiny;
     use crate::peft::Delta;
 
+    fn hub() -> HubSettings {
+        let cache = std::path::PathBuf::new();
+        HubSettings { cache, token: None, endpoint: String::new(), offline: true }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_the_mend() {
+        let session = Session::new(DeviceChoice::Cpu, hub());
+        session.require(u64::MAX, "this", "that").unwrap();
+        let session = session.with_room(|| Some(1 << 30));
+        session.require(1 << 30, "this", "that").unwrap();
+        let error = session.require(3 << 29, "this training", "set a smaller `batch`").unwrap_err();
+        let text = "this training takes about 1.50 GiB of memory, and 1.00 GiB are free";
+        assert_eq!(error.to_string(), text);
+        assert_eq!(error.hint(), Some("set a smaller `batch`"));
+        assert!(matches!(error, Error::Failed { .. }), "the run ends with exit code 1");
+    }
+
     #[test]
     fn changed_bases_are_made_once_and_the_base_stays() {
-        let hub = HubSettings {
-            cache: std::path::PathBuf::new(),
-            token: None,
-            endpoint: String::new(),
-            offline: true,
-        };
-        let session = Session::new(DeviceChoice::Cpu, hub);
+        let session = Session::new(DeviceChoice::Cpu, hub());
         let digest = |name: &str| Digest::of(name.as_bytes());
         let (loads, makes) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let base = || {

@@ -22,7 +22,9 @@ impl Python {
             );
             return None;
         };
-        let python = Path::new(&folder).join("bin/python");
+        // Relative paths start at the repository, where cargo is called.
+        let python =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder).join("bin/python");
         assert!(python.exists(), "{VARIABLE} names a folder without `bin/python`");
         Some(Self(python))
     }

@@ -50,7 +50,8 @@ impl Report {
         if keep {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results");
             let file = folder.join(self.name).with_extension("md");
-            fs::write(&file, self.text)
+            fs::create_dir_all(&folder)
+                .and_then(|()| fs::write(&file, self.text))
                 .unwrap_or_else(|error| panic!("`{}` cannot be written: {error}", file.display()));
         }
     }

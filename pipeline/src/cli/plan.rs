@@ -1,12 +1,16 @@
 //! `fedpipe plan`
 
+use std::num::NonZeroUsize;
+
 use artifacts::Digest;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use stages::memory::Path;
 
 use super::{Desk, GraphArgs};
 use crate::{
     failure::{Exit, Failure},
+    memory::Line,
     plan::{self, State},
     project::Project,
 };
@@ -49,12 +53,21 @@ impl Plan {
             // Only a cache: where it cannot be written, files are hashed again.
             drop(store.stat_cache().save());
         }
+        let mut memory: Vec<Line> = Vec::new();
+        if self.drawn.is_none() {
+            let needs = project.memory(&world, &plan, &states, Path::Fused);
+            let jobs = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            memory.extend(needs.iter().map(|(stage, need)| Line::new(stage, need, jobs)));
+        }
         if let Some(format) = self.drawn {
             desk.out.line(&drawn(&plan, &states, format))?;
         } else if desk.out.json() {
-            desk.out.value(&summary(&plan, &states))?;
+            desk.out.value(&summary(&plan, &states, memory))?;
         } else {
             list(&plan, &states, desk)?;
+            for line in memory {
+                desk.out.line(&format!("memory of {}", line.text()))?;
+            }
         }
         // The process ends here, and to give ten thousand steps back one by one takes a while.
         std::mem::forget((project, plan, states));
@@ -111,6 +124,7 @@ struct Summary<'a> {
     run: usize,
     after: usize,
     unwanted: usize,
+    memory: Vec<Line>,
     list: Vec<Entry<'a>>,
 }
 
@@ -124,7 +138,7 @@ struct Entry<'a> {
     after: Vec<&'a str>,
 }
 
-fn summary<'a>(plan: &'a plan::Plan, states: &'a [State]) -> Summary<'a> {
+fn summary<'a>(plan: &'a plan::Plan, states: &'a [State], memory: Vec<Line>) -> Summary<'a> {
     let counts = counts(states);
     let list = plan.steps.iter().zip(states).map(|(step, state)| Entry {
         step: &step.name,
@@ -142,7 +156,7 @@ fn summary<'a>(plan: &'a plan::Plan, states: &'a [State]) -> Summary<'a> {
     });
     let list = list.collect();
     let Counts { reused, run, after, unwanted } = counts;
-    Summary { steps: plan.steps.len(), reused, run, after, unwanted, list }
+    Summary { steps: plan.steps.len(), reused, run, after, unwanted, memory, list }
 }
 
 /// One line a stage or round, so that a plan of a thousand steps fits on a screen.

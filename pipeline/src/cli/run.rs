@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use stages::{
     device::{self, Asked},
     kernels::Kernels,
+    memory::{Need, Path},
     session::Session,
     stage::Needs,
 };
@@ -23,6 +24,7 @@ use crate::{
     event::{Event, Sink as _},
     execute::{self, Cohort, Settings, Shop, Sizes, Tally},
     failure::{self, Exit, Failure},
+    memory,
     plan::{Plan, State},
     project::Project,
     table::Table,
@@ -84,7 +86,8 @@ impl Run {
         let world = desk.world(self.offline)?;
         let project = Project::open(&self.graph.graph, &self.graph.sets, &world)?;
         let session = Session::new(self.device.clone(), world.hub().clone())
-            .with_kernels(self.kernels.into(), self.jobs.map_or(0, NonZeroUsize::get));
+            .with_kernels(self.kernels.into(), self.jobs.map_or(0, NonZeroUsize::get))
+            .with_room(memory::available);
         // A device that was asked for by name is looked for before anything is written.
         let named = !self.device.is_auto() || project.exact();
         let found = if named { device::choose_all(&self.device)? } else { Vec::new() };
@@ -96,6 +99,7 @@ impl Run {
             let states = plan.states(None)?;
             check_precision(&session, &plan, &states)?;
             project.check_data(&world, &plan, &states)?;
+            self.within_memory(&session, &self.needs(&project, &world, &plan, &states))?;
         }
         let store = world.make_store()?;
         // Before the first look at a record: what is found from here on stays.
@@ -105,6 +109,8 @@ impl Run {
             check_precision(&session, &plan, &states)?;
             project.check_data(&world, &plan, &states)?;
         }
+        let needs = self.needs(&project, &world, &plan, &states);
+        let lowered = self.within_memory(&session, &needs)?;
         stop_on_signal()?;
 
         let id = clock::run_id();
@@ -113,7 +119,11 @@ impl Run {
         let host = clock::host();
         let stop = &STOP;
         sink.event(&planned(&id, &states));
-        let (sessions, settings) = self.settings(session, &states, &plan)?;
+        let (sessions, mut settings) = self.settings(session, &states, &plan)?;
+        if let Some((most, text)) = lowered.filter(|_| settings.cohort.on_cpu) {
+            settings.sizes.device = settings.sizes.device.min(most);
+            sink.event(&Event::Note { step: None, text });
+        }
         let (sessions, now) = (sessions.as_slice(), clock::now);
         let workshop = Shop { store, lease: &lease, sessions, stop, host: &host, now };
         let tally = execute::execute(&plan, states, &workshop, settings, &mut sink)?;
@@ -167,8 +177,7 @@ impl Run {
         states: &[State],
         plan: &Plan,
     ) -> Result<(Vec<Session>, Settings), Failure> {
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let jobs = self.jobs.map_or(cores, NonZeroUsize::get);
+        let jobs = self.side_by_side();
         let idle = |(step, state): (&crate::plan::Step, &State)| {
             step.work.needs() != Needs::Device
                 || matches!(state, State::Reused { .. } | State::Unwanted)
@@ -183,6 +192,60 @@ impl Run {
             cohort: Cohort { set: self.cohort, on_cpu },
         };
         Ok((sessions, settings))
+    }
+
+    /// What the work that is left takes of the memory, as far as that is known.
+    fn needs(
+        &self,
+        project: &Project,
+        world: &World,
+        plan: &Plan,
+        states: &[State],
+    ) -> Vec<(String, Need)> {
+        let path = match self.kernels {
+            Chosen::Auto => Path::Fused,
+            Chosen::Stock => Path::Stock,
+        };
+        project.memory(world, plan, states, path)
+    }
+
+    /// The most steps that can train side by side in the memory that is free, with a word on it, where that is fewer
+    /// than there would be otherwise. What a GPU has is not known.
+    fn within_memory(
+        &self,
+        session: &Session,
+        needs: &[(String, Need)],
+    ) -> Result<Option<(usize, String)>, Failure> {
+        let Some(free) = memory::available().filter(|_| !needs.is_empty()) else {
+            return Ok(None);
+        };
+        if !session.device()?.is_cpu() {
+            return Ok(None);
+        }
+        let (jobs, room) = (self.side_by_side(), memory::size(free));
+        let fits = match memory::fitting(needs, free, jobs) {
+            Ok(fits) if fits == jobs => return Ok(None),
+            Ok(fits) => fits,
+            Err((stage, demand)) => {
+                let takes = memory::size(demand.total(1));
+                let message =
+                    format!("`{stage}` takes about {takes} of memory, and {room} are free");
+                let failure = Failure::usage(message);
+                return Err(demand.mends.iter().fold(failure, |failure, mend| failure.hint(*mend)));
+            }
+        };
+        if self.jobs.is_some() {
+            let message = format!("{jobs} steps side by side do not find room in {room} of memory");
+            return Err(Failure::usage(message).hint(format!("`-j {fits}` fits")));
+        }
+        let text = format!("{room} of memory are free, so at most {fits} steps train side by side");
+        Ok(Some((fits, text)))
+    }
+
+    /// The steps that run at a time on the CPU.
+    fn side_by_side(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        self.jobs.map_or(cores, NonZeroUsize::get)
     }
 
     /// What `run.json` says of the run: enough to do it again, and to find what it made.

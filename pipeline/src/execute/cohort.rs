@@ -11,10 +11,17 @@ use stages::{
     cohort::MOST,
     device_failure,
     error::Error,
+    memory::OutOfMemory,
     stage::{Context, Needs, Report as _, Work},
 };
 
+use crate::memory;
+
 use super::work::{Bench, Job, Message, Told, publish};
+
+/// What helps where the memory is used up.
+const LESS: &str = "set a smaller `local.batch` and a larger `local.accumulate`, or `local.checkpoint: Block`, or run \
+                    fewer steps side by side with `-j`; nothing that was done is lost";
 
 /// How many steps that may be run together are.
 #[derive(Clone, Copy, Debug, Default)]
@@ -154,6 +161,11 @@ fn device(jobs: &[Job], bench: &Bench<'_>) -> Result<Option<String>, Error> {
 
 /// What a panic says, as an error.
 fn broken(panic: &(dyn Any + Send)) -> Error {
+    if let Some(OutOfMemory { bytes }) = panic.downcast_ref() {
+        let more = memory::size(*bytes as u64);
+        return Error::failed(format!("the memory is used up: {more} more were asked for"))
+            .with_hint(LESS);
+    }
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     Error::failed(format!(
@@ -170,4 +182,18 @@ fn on_device(error: Error, jobs: &[Job], bench: &Bench<'_>) -> Error {
     }
     let name = bench.session.device().map_or_else(|_| String::new(), |found| found.name.clone());
     device_failure::explain(&name, &error.to_string()).unwrap_or(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_used_up_is_no_fault_of_fedpipe() {
+        let error = broken(&OutOfMemory { bytes: 3 << 30 });
+        assert_eq!(error.to_string(), "the memory is used up: 3.0 GiB more were asked for");
+        assert_eq!(error.hint(), Some(LESS));
+        let error = broken(&"a bug".to_owned());
+        assert_eq!(error.to_string(), "the step broke down: a bug");
+    }
 }

@@ -142,16 +142,7 @@ fn multiply_keys(heads: &Heads, rows: &[f32], block: Block, scores: &mut [f32]) 
     product(out, Write::Over, queries(heads, rows, block), keys, heads.scale());
 }
 
-/// What of the gradient by queries, keys and values is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
-    /// Whether the gradient by the keys is.
-    pub(super) keys: bool,
-    /// Whether the gradient by the queries is.
-    pub(super) queries: bool,
-}
-
-/// `d_rows`, the gradient by `rows`, of `d_read`, that by what [`forward`] read. What is not wanted is zero.
+/// `d_rows`, the gradient by `rows`, of `d_read`, that by what [`forward`] read.
 pub(super) fn backward(
     heads: &Heads,
     rows: &[f32],
@@ -159,7 +150,6 @@ pub(super) fn backward(
     kept: &[f32],
     d_read: &[f32],
     d_rows: &mut [f32],
-    wanted: Wanted,
     buffers: &Arc<Buffers>,
 ) {
     d_rows.fill(0.0);
@@ -167,17 +157,7 @@ pub(super) fn backward(
     let (mut weights, mut slopes) = (buffers.take(most), buffers.take(most));
     for head in 0..heads.count {
         for block in blocks(sequences, head) {
-            block_backward(
-                heads,
-                rows,
-                block,
-                kept,
-                d_read,
-                d_rows,
-                wanted,
-                &mut weights,
-                &mut slopes,
-            );
+            block_backward(heads, rows, block, kept, d_read, d_rows, &mut weights, &mut slopes);
         }
     }
 }
@@ -190,7 +170,6 @@ fn block_backward(
     kept: &[f32],
     d_read: &[f32],
     d_rows: &mut [f32],
-    wanted: Wanted,
     weights: &mut Buffer,
     slopes: &mut Buffer,
 ) {
@@ -213,20 +192,13 @@ fn block_backward(
         product(out, Write::Add, left, by, 1.0);
     };
     gradient(heads.value(kv), d_read, Matrix::new(weights, shape).t(), 0, shape[1]);
-    if !wanted.keys && !wanted.queries {
-        return;
-    }
     let values = of_keys(heads, rows, block, heads.value(kv));
     product(MatrixMut::new(&mut slopes[..size], shape), Write::Over, d_read, values.t(), 1.0);
     soften_backward(weights, shape[1], block.first, heads.scale(), &mut slopes[..size]);
     let slopes = Matrix::new(&slopes[..size], shape);
-    if wanted.queries {
-        let keys = of_keys(heads, rows, block, heads.key(kv));
-        gradient(heads.query(head), keys, slopes, block.first, shape[0]);
-    }
-    if wanted.keys {
-        gradient(heads.key(kv), queries(heads, rows, block), slopes.t(), 0, shape[1]);
-    }
+    let keys = of_keys(heads, rows, block, heads.key(kv));
+    gradient(heads.query(head), keys, slopes, block.first, shape[0]);
+    gradient(heads.key(kv), queries(heads, rows, block), slopes.t(), 0, shape[1]);
 }
 
 vectorized! {
@@ -370,21 +342,8 @@ mod tests {
             let rows = rows(&heads, sequences[3]);
             let (read, kept) = run(&heads, &rows, &sequences);
             let weights: Vec<f32> = (0..read.len()).map(|i| (i as f32 * 0.77).cos()).collect();
-            let find = |wanted: Wanted| {
-                let mut found = vec![7.0; rows.len()];
-                backward(
-                    &heads,
-                    &rows,
-                    &sequences,
-                    &kept,
-                    &weights,
-                    &mut found,
-                    wanted,
-                    &Arc::default(),
-                );
-                found
-            };
-            let all = find(Wanted { keys: true, queries: true });
+            let mut all = vec![7.0; rows.len()];
+            backward(&heads, &rows, &sequences, &kept, &weights, &mut all, &Arc::default());
             // A slope for each of the first tokens' numbers and some of the long sequence's is enough.
             let some: Vec<usize> =
                 (0..4 * heads.row()).chain((4 * heads.row()..rows.len()).step_by(37)).collect();
@@ -397,16 +356,6 @@ mod tests {
                 }
                 run(&heads, &rows, &sequences).0
             });
-            let values = find(Wanted { keys: false, queries: false });
-            for (token, (all, values)) in
-                all.chunks(heads.row()).zip(values.chunks(heads.row())).enumerate()
-            {
-                for kv in 0..heads.kv {
-                    let range = heads.value(kv)..heads.value(kv) + heads.width;
-                    assert_eq!(all[range.clone()], values[range], "{token}");
-                    assert_eq!(values[heads.key(kv)..][..heads.width], [0.0; 6]);
-                }
-            }
         }
     }
 }

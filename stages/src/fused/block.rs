@@ -2,7 +2,7 @@
 
 use super::activation::Activation;
 use super::adapter::Places;
-use super::attention::{self, Heads, Wanted};
+use super::attention::{self, Heads};
 use super::buffers::{Buffer, Buffers};
 use super::linear::{Inners, Linear, Site};
 use super::matmul::Write;
@@ -69,18 +69,18 @@ impl Block {
         }
     }
 
-    /// From `x`, `[tokens, hidden]`, to the same, or to `[reads, hidden]` where only the tokens `reads` go on: only
+    /// From `x`, `[tokens, hidden]`, to the same, or to `[reads, hidden]` where only the tokens of [`Site::reads`] go on: only
     /// attention mixes tokens, so that what no head reads can be left out behind it.
     pub(super) fn forward(
         &self,
         x: Buffer,
         shape: Shape<'_>,
         site: &Site<'_>,
-        reads: Option<&[usize]>,
         keep: bool,
     ) -> (Buffer, Option<Saved>) {
         let (buffers, heads, hidden) = (site.buffers, shape.heads, shape.hidden);
         let tokens = x.len() / hidden;
+        let reads = site.reads;
         let goes_on = if reads.is_some() { Rows::Read } else { Rows::All };
 
         let mut normed = buffers.take(tokens * hidden);
@@ -145,11 +145,11 @@ impl Block {
         dy: Buffer,
         shape: Shape<'_>,
         site: &Site<'_>,
-        reads: Option<&[usize]>,
         wanted: bool,
         (places, flat): (&Places, &mut [f32]),
     ) -> Option<Buffer> {
         let (buffers, heads, hidden) = (site.buffers, shape.heads, shape.hidden);
+        let reads = site.reads;
         let goes_on = if reads.is_some() { Rows::Read } else { Rows::All };
         let tokens = saved.x.len() / hidden;
         let empty: &[f32] = &[];
@@ -162,19 +162,20 @@ impl Block {
         let mut d_active = buffers.take(dy.len() / hidden * shape.inner);
         let dx = below_down.then_some((&mut *d_active, Write::Over));
         let x = saved.active.as_deref().unwrap_or(empty);
-        self.down.backward(x, &saved.of_down, &dy, dx, site, goes_on, (places, flat));
+        self.down.backward((x, &saved.of_down), &dy, dx, site, goes_on, (places, flat));
         if !below_down {
             return None;
         }
         self.activation.backward(&mut wide, shape.inner, &d_active);
         drop(d_active);
-        let (mut d_normed, write) = match self.residual_after_norm {
-            true => (buffers.copy(&dy), Write::Add),
-            false => (buffers.take(dy.len()), Write::Over),
+        let (mut d_normed, write) = if self.residual_after_norm {
+            (buffers.copy(&dy), Write::Add)
+        } else {
+            (buffers.take(dy.len()), Write::Over)
         };
         let dx = below_up.then_some((&mut *d_normed, write));
         let x = saved.normed_middle.as_deref().unwrap_or(empty);
-        self.up.backward(x, &saved.of_up, &wide, dx, site, goes_on, (places, flat));
+        self.up.backward((x, &saved.of_up), &wide, dx, site, goes_on, (places, flat));
         drop(wide);
         if !below_up {
             return None;
@@ -186,7 +187,7 @@ impl Block {
         let mut d_read = buffers.take(d_middle.len() / hidden * heads.read());
         let dx = below_output.then_some((&mut *d_read, Write::Over));
         let x = saved.read.as_deref().unwrap_or(empty);
-        self.output.backward(x, &saved.of_output, &d_middle, dx, site, goes_on, (places, flat));
+        self.output.backward((x, &saved.of_output), &d_middle, dx, site, goes_on, (places, flat));
         if !below_output {
             return None;
         }
@@ -198,21 +199,21 @@ impl Block {
             }
         };
         let mut d_rows = buffers.take(tokens * heads.row());
-        let all = Wanted { keys: true, queries: true };
         let (rows, softmax) = (&saved.rows, &saved.softmax);
         let ends = &site.chunk.ends;
-        attention::backward(heads, rows, ends, softmax, &d_read, &mut d_rows, all, buffers);
+        attention::backward(heads, rows, ends, softmax, &d_read, &mut d_rows, buffers);
         if let Some(turns) = shape.turns {
             turns.backward(&mut d_rows, rotated(heads), &site.chunk.positions);
         }
-        let (mut d_normed, mut dx, write) = match self.residual_after_norm {
-            true => (residual, buffers.zeros(tokens * hidden), Write::Add),
-            false => (buffers.take(tokens * hidden), residual, Write::Over),
+        let (mut d_normed, mut dx, write) = if self.residual_after_norm {
+            (residual, buffers.zeros(tokens * hidden), Write::Add)
+        } else {
+            (buffers.take(tokens * hidden), residual, Write::Over)
         };
         let by_input = wanted.then_some((&mut *d_normed, write));
         let x = saved.normed.as_deref().unwrap_or(empty);
         let (inners, places) = (&saved.of_projections, (places, flat));
-        self.projections.backward(x, inners, &d_rows, by_input, site, Rows::All, places);
+        self.projections.backward((x, inners), &d_rows, by_input, site, Rows::All, places);
         if !wanted {
             return None;
         }

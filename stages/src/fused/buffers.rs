@@ -31,15 +31,14 @@ impl Buffers {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let fitting = free.iter().enumerate().filter(|(_, values)| values.len() >= length);
         let best = fitting.min_by_key(|(_, values)| values.len()).map(|(at, _)| at);
-        let values = match best {
-            Some(at) => free.swap_remove(at),
-            None => {
-                // What is too short goes, the longest first: else a longer batch would leave ever more behind.
-                let longest = (0..free.len()).max_by_key(|&at| free[at].len());
-                drop(longest.map(|at| free.swap_remove(at)));
-                drop(free);
-                allocate(length.next_multiple_of(STEP))
-            }
+        let values = if let Some(at) = best {
+            free.swap_remove(at)
+        } else {
+            // What is too short goes, the longest first: else a longer batch would leave ever more behind.
+            let longest = (0..free.len()).max_by_key(|&at| free[at].len());
+            drop(longest.map(|at| free.swap_remove(at)));
+            drop(free);
+            allocate(length.next_multiple_of(STEP))
         };
         Buffer { values, length, home: Arc::clone(self) }
     }

@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use crate::model::{Batch, Rows};
 
-/// About so many tokens go through the base together. Long enough for fast products, short enough that the rows of
-/// one small batch keep several threads busy. The cut depends on the batch alone, so that sums over chunks are the
-/// same for any number of threads.
+/// At least about so many tokens go through the base together: fewer make slow products.
 const TOKENS: usize = 192;
+/// No more chunks than this are made of the rows of a client: they keep some threads busy, and longer chunks make
+/// faster products.
+const MOST: usize = 4;
 
 /// Some rows of one client, their tokens in sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,10 +70,11 @@ pub(super) fn cut(batch: &Batch, wanted: Rows) -> Vec<Chunk> {
     chunks
 }
 
-/// Cuts rows of these lengths into parts of about [`TOKENS`] tokens, as equal as whole rows allow.
+/// Cuts rows of these lengths into parts, as equal as whole rows allow. The cut depends on the lengths alone, so that
+/// sums over chunks are the same for any number of threads.
 fn shares(lengths: &[usize]) -> Vec<Range<usize>> {
     let total: usize = lengths.iter().sum();
-    let count = total.div_ceil(TOKENS).max(1);
+    let count = total.div_ceil(TOKENS).clamp(1, MOST);
     let (mut parts, mut start, mut before) = (Vec::new(), 0, 0);
     for (row, length) in lengths.iter().enumerate() {
         // A part ends with the row whose middle lies beyond the part's share.
@@ -161,9 +163,10 @@ mod tests {
             let longest = lengths.iter().max().unwrap();
             for part in &parts {
                 let size: usize = lengths[part.clone()].iter().sum();
-                assert!(size > 0 && size <= TOKENS + longest, "{size} of {total}");
+                let share = TOKENS.max(total.div_ceil(MOST));
+                assert!(size > 0 && size <= share + longest, "{size} of {total}");
             }
-            assert!(parts.len() <= total.div_ceil(TOKENS));
+            assert!(parts.len() <= total.div_ceil(TOKENS).min(MOST));
         }
         assert_eq!(shares(&[24; 16]), [0..8, 8..16]);
         assert!(shares(&[]).is_empty());

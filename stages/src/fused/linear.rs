@@ -28,6 +28,8 @@ pub(super) struct Site<'a> {
     pub(super) chunk: &'a Chunk,
     pub(super) adapter: Option<&'a Adapter>,
     pub(super) masks: Option<&'a Masks<'a>>,
+    /// The tokens that go on behind attention, where not all do.
+    pub(super) reads: Option<&'a [usize]>,
     pub(super) buffers: &'a Arc<Buffers>,
 }
 
@@ -74,11 +76,6 @@ impl Linear {
         modules: Vec<(usize, Range<usize>)>,
     ) -> Self {
         Self { weight: Arc::new(weight), bias: bias.map(Into::into), modules }
-    }
-
-    /// The width of the output.
-    pub(super) fn outputs(&self) -> usize {
-        self.weight.shape()[0]
     }
 
     /// Whether an adapter adds to one of the modules.
@@ -132,8 +129,7 @@ impl Linear {
     /// `x` may be empty where no module is adapted.
     pub(super) fn backward(
         &self,
-        x: &[f32],
-        inners: &Inners,
+        (x, inners): (&[f32], &Inners),
         dy: &[f32],
         dx: Option<(&mut [f32], Write)>,
         site: &Site<'_>,

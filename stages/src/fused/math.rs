@@ -1,18 +1,18 @@
 //! The exponential function and sums, in a form that vectorizes.
 
 /// So many sums are kept side by side: a whole vector of the widest kind.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// e to the power of `x`, within two units in the last place for `x` in `[-87, 88]`, and clamped to that range.
 ///
 /// 2ⁿ comes from the exponent's bits, the rest from a polynomial (Cephes' `expf`).
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "it must be vectorized with the loop around it")]
 pub(super) fn exp(x: f32) -> f32 {
     /// Added and taken away again, it rounds to a whole number.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
     // ln 2 in two parts, of which the first has few bits: n times it is exact.
     let f = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
     let p = ((((1.987_569_1e-4 * f + 1.398_2e-3) * f + 8.333_452e-3) * f + 4.166_579_6e-2) * f
@@ -20,9 +20,9 @@ pub(super) fn exp(x: f32) -> f32 {
         * f
         + 0.5;
     let p = p * f * f + f + 1.0;
-    #[expect(clippy::cast_possible_truncation, reason = "n is whole and lies in [-126, 127]")]
-    let exponent = (n as i32 + 127) << 23;
-    f32::from_bits(exponent.cast_unsigned()) * p
+    // The last bits of the shifted number are n, in [-126, 127].
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
+    f32::from_bits(exponent) * p
 }
 
 /// The sum of `of(i)` for `i` in `0..length`, in a fixed order: sixteen sums side by side, then their sum.

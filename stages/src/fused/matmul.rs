@@ -76,17 +76,18 @@ pub(super) enum Write {
 /// Writes `scale · a · b` to `out`.
 #[expect(unsafe_code, reason = "the crate's product takes pointers")]
 pub(super) fn product(out: MatrixMut<'_>, write: Write, a: Matrix<'_>, b: Matrix<'_>, scale: f32) {
-    assert_eq!((out.rows, out.columns, a.columns), (a.rows, b.columns, b.rows), "the shapes fit");
+    let MatrixMut { values, rows, columns, step } = out;
+    assert_eq!((rows, columns, a.columns), (a.rows, b.columns, b.rows), "the shapes fit");
     // SAFETY: all elements of the three matrices lie in their slices (`check`), `out` is borrowed exclusively, and
     // its elements are distinct.
     unsafe {
         gemm::gemm(
-            out.rows,
-            out.columns,
+            rows,
+            columns,
             a.columns,
-            out.values.as_mut_ptr(),
+            values.as_mut_ptr(),
             1,
-            out.step.cast_signed(),
+            step.cast_signed(),
             write == Write::Add,
             a.values.as_ptr(),
             a.column_step.cast_signed(),

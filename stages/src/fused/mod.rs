@@ -12,6 +12,7 @@
 mod activation;
 mod adapter;
 mod attention;
+mod bf16;
 mod block;
 mod buffers;
 mod chunk;
@@ -162,8 +163,8 @@ impl Decoder {
             let run = |chunk: &Chunk| {
                 let mut x = self.enter(batch, chunk, &starts, entering);
                 for (layer, block) in self.blocks.iter().enumerate().take(end).skip(first(batch)) {
-                    let site = self.site(layer, chunk, pass, None);
-                    (x, _) = block.forward(x, self.shape(turns.as_deref()), &site, None, false);
+                    let site = Site { reads: None, ..self.site(layer, chunk, pass, None, &[]) };
+                    (x, _) = block.forward(x, self.shape(turns.as_deref()), &site, false);
                 }
                 x
             };
@@ -200,15 +201,13 @@ impl Decoder {
         let reads = chunk.read_tokens();
         let (masks, mut kept) = (pass.masks(), Kept::default());
         for (layer, block) in self.blocks.iter().enumerate().skip(first(pass.batch)) {
-            let site = self.site(layer, chunk, pass, masks.as_ref());
-            let last = layer + 1 == self.blocks.len();
+            let site = self.site(layer, chunk, pass, masks.as_ref(), &reads);
             let keeps = layer >= lowest;
             if keeps && keep == Keep::Inputs {
                 kept.inputs.push(self.buffers.copy(&x));
             }
-            let (shape, reads) = (self.shape(turns), last.then_some(reads.as_slice()));
             let saved;
-            (x, saved) = block.forward(x, shape, &site, reads, keeps && keep == Keep::All);
+            (x, saved) = block.forward(x, self.shape(turns), &site, keeps && keep == Keep::All);
             kept.saved.extend(saved);
         }
         let mut hidden = self.buffers.take(x.len());
@@ -224,9 +223,11 @@ impl Decoder {
         chunk: &'a Chunk,
         pass: Pass<'a>,
         masks: Option<&'a Masks<'a>>,
+        reads: &'a [usize],
     ) -> Site<'a> {
         let adapter = pass.adapters.get(chunk.client);
-        Site { layer, chunk, adapter, masks, buffers: &self.buffers }
+        let reads = (layer + 1 == self.blocks.len()).then_some(reads);
+        Site { layer, chunk, adapter, masks, reads, buffers: &self.buffers }
     }
 }
 

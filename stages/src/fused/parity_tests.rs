@@ -70,15 +70,15 @@ fn run(base: &Base, lora: &LoraConfig, parts: Parts, rate: f64, tape: Tape) -> F
     let clients = [1, 2].map(|seed| adapter(base.config(), lora, seed));
     let own = Layout::of(base.config(), lora, &clients[0]).unwrap();
     let (trained, still) = (own.only(parts), own.only(!parts));
-    let tensors = |layout: &Layout, parts: Parts| match layout.length() {
-        0 => Vec::new(),
-        _ => {
-            let rows = clients.each_ref().map(|client| {
-                let some = client.only(parts);
-                layout.pack(&some, layout).unwrap()
-            });
-            layout.split(&layout.stack(&rows, &device))
+    let tensors = |layout: &Layout, parts: Parts| {
+        if layout.length() == 0 {
+            return Vec::new();
         }
+        let rows = clients.each_ref().map(|client| {
+            let some = client.only(parts);
+            layout.pack(&some, layout).unwrap()
+        });
+        layout.split(&layout.stack(&rows, &device))
     };
     let (of_trained, of_still) = (tensors(&trained, parts), tensors(&still, !parts));
     let adapters = Adapters {

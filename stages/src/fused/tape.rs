@@ -92,17 +92,16 @@ impl Back<'_> {
         let masks = self.pass.masks();
         let reads = self.chunk.read_tokens();
         for (layer, block) in decoder.blocks.iter().enumerate().skip(self.lowest).rev() {
-            let site = decoder.site(layer, self.chunk, self.pass, masks.as_ref());
+            let site = decoder.site(layer, self.chunk, self.pass, masks.as_ref(), &reads);
             let shape = decoder.shape(self.turns);
-            let reads = (layer + 1 == decoder.blocks.len()).then_some(reads.as_slice());
             let saved = match self.keep {
                 Keep::All => kept.saved.pop(),
-                _ => kept.inputs.pop().and_then(|x| block.forward(x, shape, &site, reads, true).1),
+                _ => kept.inputs.pop().and_then(|x| block.forward(x, shape, &site, true).1),
             };
             let saved = saved.expect("each block from the lowest on was taped");
             let wanted = layer > self.lowest;
             let target = (places, &mut *flat);
-            match block.backward(saved, dy, shape, &site, reads, wanted, target) {
+            match block.backward(saved, dy, shape, &site, wanted, target) {
                 Some(dx) => dy = dx,
                 None => break,
             }

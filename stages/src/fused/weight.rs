@@ -2,6 +2,7 @@
 
 use crate::precision::Precision;
 
+use super::bf16::{Bf16Weight, Kernel};
 use super::matmul::{Matrix, MatrixMut, Write, product};
 
 /// A frozen matrix `[out, in]`.
@@ -14,14 +15,21 @@ pub(super) enum Weight {
         /// `[out, in]`.
         shape: [usize; 2],
     },
+    /// Rounded, and packed for the best kernel of this machine.
+    Bf16(Bf16Weight),
 }
 
 impl Weight {
     /// A weight `[out, in]`, row by row, whose values were rounded to `precision`.
+    ///
+    /// # Panics
+    /// For f16, which the CPU does not have.
     pub(super) fn new(values: Vec<f32>, shape: [usize; 2], precision: Precision) -> Self {
         assert_eq!(values.len(), shape[0] * shape[1]);
         match precision {
-            Precision::F32 | Precision::Bf16 | Precision::F16 => Self::F32 { values, shape },
+            Precision::F32 => Self::F32 { values, shape },
+            Precision::Bf16 => Self::Bf16(Bf16Weight::new(&values, shape, Kernel::best())),
+            Precision::F16 => unreachable!("`Precision::check` refuses it on the CPU"),
         }
     }
 
@@ -29,16 +37,21 @@ impl Weight {
     pub(super) fn shape(&self) -> [usize; 2] {
         match self {
             Self::F32 { shape, .. } => *shape,
+            Self::Bf16(weight) => weight.shape(),
         }
     }
 
     /// Adds `change`, `[n, in]`, to the rows from `first` on.
+    ///
+    /// # Panics
+    /// Where the weight is rounded: the sum would be rounded a second time.
     pub(super) fn add(&mut self, first: usize, change: &[f32]) {
         match self {
             Self::F32 { values, shape } => {
                 let rows = values[first * shape[1]..].iter_mut();
                 rows.zip(change).for_each(|(value, change)| *value += change);
             }
+            Self::Bf16(_) => unreachable!("a rounded block is replaced as a whole"),
         }
     }
 
@@ -57,6 +70,7 @@ impl Weight {
                     1.0,
                 );
             }
+            Self::Bf16(weight) => weight.forward(x, rows, y, write),
         }
     }
 
@@ -75,6 +89,7 @@ impl Weight {
                     1.0,
                 );
             }
+            Self::Bf16(weight) => weight.backward(dy, rows, dx, write),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::fixture::{adapter, examples, objectives, refusal, run};
+use super::fixture::{adapter, examples, objectives, refusal, run, threads};
 use super::*;
 use crate::evaluate::{self, Adapted, Examples};
 use crate::model::Layers;
@@ -28,7 +28,9 @@ fn bits(values: &[f32]) -> Vec<u32> {
 
 #[test]
 fn training_from_a_prefix_gives_the_same_bits() {
-    for base in [LLAMA.base(), BLOOM.base()] {
+    let fused = |base: Base| base.fused(threads(2));
+    let stock = [LLAMA.base(), BLOOM.base()];
+    for base in stock.into_iter().chain([fused(LLAMA.base()), fused(BLOOM.base())]) {
         for data in all(13, 4) {
             for (layers, layer) in [(Layers::Last(1), 2), (Layers::Only(vec![2, 1]), 1)] {
                 let lora = LoraConfig { layers, dropout: 0.2, ..LoraConfig::of_rank(3) };

@@ -325,6 +325,46 @@ fn accumulated_parts_make_the_step_of_the_whole_batch() {
     assert!(relative(&parts.adapter, &whole.adapter) < 1e-5);
 }
 
+/// For every objective the gradient of sixteen examples is that of four times four, to within rounding. Dropout's masks
+/// are named by the part of a step, so that parts drop other values than the whole would: with dropout the two are as
+/// good as each other, and not the same.
+#[test]
+fn accumulated_parts_have_the_gradient_of_the_whole_batch() {
+    for base in [LLAMA.base(), BLOOM.base(), LLAMA.base().fused(fixture::threads(1))] {
+        let data = fixture::examples(16, 8);
+        let sets = fixture::objectives(&data)
+            .into_iter()
+            .map(|objective| data.clone().with_objective(objective));
+        let sets: Vec<TokenSet> = sets.map(Result::unwrap).chain([data.clone()]).collect();
+        for data in sets {
+            let far = |dropout: f64| {
+                let targets = Some(Targets::Pattern("all-linear".to_owned()));
+                let lora = LoraConfig { targets, dropout, ..LoraConfig::of_rank(4) };
+                let classes = if data.objective().is_causal() { 0 } else { 2 };
+                let start = fixture::adapter(&base, &lora, classes);
+                let client = Client::new(&start, &lora, 3, 1, data.objective());
+                let numbers = LocalNumbers::new(16, Optimizer::Sgd { lr: 0.1 });
+                let trainer = Trainer::new(&base, &[client], &numbers).unwrap();
+                let all: Vec<usize> = (0..16).collect();
+                let part = |indices: &[usize]| {
+                    objective::batch(&[(&data, indices)], base.config().pad, base.device())
+                };
+                let parts: Vec<Batch> = all.chunks(4).map(part).collect();
+                let (whole, loss) = trainer.gradient(&[part(&all)]).unwrap();
+                let (sum, losses) = trainer.gradient(&parts).unwrap();
+                let norm = |tensor: Tensor<2>| tensor.square().sum().into_scalar::<f32>().sqrt();
+                let loss: [f32; 2] = [loss.into_scalar(), losses.into_scalar()];
+                let far = norm(sum - whole.clone()) / norm(whole);
+                far.max((loss[0] - loss[1]).abs() / loss[0])
+            };
+            let without = far(0.0);
+            assert!(without < 1e-6, "{:?}: {without}", data.objective());
+            let with = far(0.3);
+            assert!(with > 1e-3, "{:?}: {with} with dropout", data.objective());
+        }
+    }
+}
+
 /// From w ≠ w₀ one step of SGD goes further by -η·μ·(w - w₀); with μ = 0 it is that of FedAvg, bit for bit.
 #[test]
 fn the_proximal_term_adds_the_way_from_the_start_to_the_gradient() {

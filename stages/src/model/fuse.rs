@@ -13,6 +13,8 @@ use super::linear::{Affine, Linear, on_host};
 use super::rope::narrow;
 use super::{Base, Batch, Blocks, alibi};
 use crate::fused::{Decoder, Group, Parts};
+use crate::memory::Path;
+use crate::precision::Precision;
 
 impl Base {
     /// The same base with blocks that are run by the CPU's own kernels ([`crate::fused`]), on `threads`; its weights
@@ -22,7 +24,7 @@ impl Base {
     /// Where the base does not lie on the CPU.
     #[must_use]
     pub fn fused(self, threads: Arc<ThreadPool>) -> Self {
-        if !self.precision.is_f32() {
+        if self.precision == Precision::F16 {
             return self;
         }
         let Blocks::Stock(blocks) = self.blocks else { return self };
@@ -40,7 +42,15 @@ impl Base {
             blocks.into_iter().map(|block| parts(&block)),
             threads,
         );
-        Self { blocks: Blocks::Fused(decoder), ..self }
+        Self { blocks: Blocks::Fused(Box::new(decoder)), ..self }
+    }
+
+    /// Which code computes its passes.
+    pub fn path(&self) -> Path {
+        match self.blocks {
+            Blocks::Fused(_) => Path::Fused,
+            Blocks::Stock(_) => Path::Stock,
+        }
     }
 
     /// What a pass of the CPU's kernels begins with, row after row without padding: the embeddings of all tokens, or

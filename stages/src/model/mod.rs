@@ -75,7 +75,7 @@ enum Blocks {
     /// Burn's operations, on any device.
     Stock(Vec<Block>),
     /// The CPU's own kernels.
-    Fused(Decoder),
+    Fused(Box<Decoder>),
 }
 
 /// The frozen weights of a base model on one plain device: f32, but for linear modules of another [`Precision`].

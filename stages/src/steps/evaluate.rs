@@ -14,6 +14,7 @@ use crate::{
     },
     federate::{self, Own},
     kinds::{Adapter, File, ModelFiles, Scores, Tokens},
+    memory::{self, Need, Pass, Scene},
     model::{Base, LoraConfig},
     node::{GraphStage, Node},
     objective::Objective,
@@ -22,7 +23,7 @@ use crate::{
     precision::Precision,
     prefix::Prefix,
     stage::{Context, Needs, Stage},
-    steps::{model::load_base, partition, prefix::PrefixStates, tokenize::task_of},
+    steps::{demand, model::load_base, partition, prefix::PrefixStates, tokenize::task_of},
     token_set::TokenSet,
     tokenize::Task,
     unroll::{RoundOf, Unroll},
@@ -131,6 +132,16 @@ impl GraphStage for Evaluate {
         check.require(!needs_labels || split.is_labelled(), path, message);
     }
 
+    fn memory(&self, _name: &str, check: &mut Check<'_>, scene: &Scene<'_>) -> Need {
+        demand::of_evaluation(
+            &self.base,
+            self.on.name(),
+            (self.batch, self.precision),
+            check,
+            scene,
+        )
+    }
+
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {
         let (rounds, skew) = match &self.adapter {
             Some(adapter) => (to.rounds_of(adapter.name()), to.skew_of(adapter.name())),
@@ -191,6 +202,10 @@ impl Stage for Evaluate {
         let (causal, adapter) = (set.objective().is_causal(), self.adapter.as_ref());
         let base = load_base(cx, &self.base, self.precision, causal, adapter)?;
         let adapter = self.adapter.as_ref().map(|adapter| cx.open(adapter)).transpose()?;
+        let lora = adapter.as_ref().map(|adapter| &adapter.config.lora);
+        let pass = Pass::over(&set, self.batch, base.path());
+        let bytes = memory::evaluation(base.config(), lora, &pass)?;
+        cx.session().require(bytes.total(), "this evaluation", "set a smaller `batch`")?;
         let table = match &self.skew {
             Some(skew) => partition::label_table(&cx.open(skew)?.0)?,
             None => Vec::new(),

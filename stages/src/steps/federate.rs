@@ -13,6 +13,8 @@ use crate::{
     error::{Error, Result},
     federate::{Clients, Clock, Own, Roll, Tier},
     kinds::{Adapter, Head, ModelFiles, Shards},
+    local_train::LocalNumbers,
+    memory::{Need, Scene},
     model::LoraConfig,
     node::{GraphStage, Node},
     parts::Parts,
@@ -22,7 +24,7 @@ use crate::{
     steps::{
         Aggregate, Local, LocalTraining,
         aggregate::{Lost, Member, Session, Weights},
-        partition,
+        demand, partition,
         prefix::PrefixStates,
         shard_loss::ShardLoss,
         start::{From, Start},
@@ -125,6 +127,22 @@ impl GraphStage for Federate {
 
     fn check_data(&self, name: &str, check: &mut Check<'_>) {
         self.start(name).check_data(self.tokens(check.nodes), check);
+    }
+
+    fn memory(&self, name: &str, check: &mut Check<'_>, scene: &Scene<'_>) -> Need {
+        let Ok(lora) = self.start(name).lora_config(check.sources) else { return Need::Nothing };
+        let Some(all) = self.population(check.nodes) else { return Need::Nothing };
+        let sampling = check.seed("sampling", self.seeds.sampling);
+        let settings = self.clients.settings(all, sampling).into_iter().map(|tier| {
+            let lora = tier.own_lora(&lora).map_or_else(|| lora.clone(), |own| own.of(&lora));
+            (lora, tier.numbers(self.local.numbers(1)))
+        });
+        let mut settings: Vec<(LoraConfig, LocalNumbers)> = settings.collect();
+        settings.dedup();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most all")]
+        let most = self.clients.expected(all).ceil() as usize;
+        let tokens = self.tokens(check.nodes).map(str::to_owned);
+        demand::of_training(&self.base, tokens.as_deref(), &settings, most, check, scene)
     }
 
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {

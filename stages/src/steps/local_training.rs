@@ -14,6 +14,7 @@ use crate::{
     local_train::{
         self, Batches, Checkpoint, ClientJob, Control, LocalNumbers, MOST_BATCH, Optimizer, Prune,
     },
+    memory::{self, Pass},
     model::{Config, LoraConfig},
     parts::Parts,
     peft::AdapterTensors,
@@ -266,6 +267,14 @@ impl Stage for LocalTraining {
         let causal = clients[0].data.objective().is_causal();
         let precision = first.local.precision;
         let base = load_base(cx, &first.base, precision, causal, Some(&first.from))?;
+        let mut bytes = 0;
+        for Client { data, lora, start, .. } in &clients {
+            let pass = Pass::over(data, first.local.batch, base.path());
+            let checkpoint = first.local.checkpoint;
+            let classes = start.classes();
+            bytes += memory::training(base.config(), lora, classes, &pass, checkpoint)?.total();
+        }
+        cx.session().require(bytes, "this training", MEND)?;
         let jobs: Vec<ClientJob<'_>> =
             steps.iter().zip(&clients).map(|(step, client)| step.job(client)).collect();
         let steps_of = |client: &Client| {
@@ -401,6 +410,10 @@ impl LocalTraining {
         Ok((server, own))
     }
 }
+
+/// What makes a training smaller.
+const MEND: &str = "set a smaller `local.batch` and a larger `local.accumulate`, or `local.checkpoint: Block`, or run \
+                    fewer clients side by side with `-j`";
 
 #[cfg(test)]
 mod tests {

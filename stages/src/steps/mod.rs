@@ -6,6 +6,7 @@ mod combination;
 mod dataset;
 #[cfg(test)]
 mod delta_tests;
+pub(crate) mod demand;
 mod evaluate;
 mod exchange;
 mod federate;

@@ -17,6 +17,7 @@ use crate::{
     edge::{In, TreeView},
     error::{Error, Result},
     kinds::{Adapter, ModelFiles},
+    memory,
     model::{self as decoder, Base, Checkpoint, Config},
     node::GraphStage,
     precision::Precision,
@@ -234,6 +235,9 @@ fn load_plain(
                 let base = if let Some(base) = held {
                     base
                 } else {
+                    let bytes = memory::base(&config, causal, precision);
+                    let mend = "use a smaller base, or a machine with more memory";
+                    session.require(bytes, "the base", mend)?;
                     let checkpoint = Checkpoint::open(shards)?;
                     let device = &session.device()?.device;
                     let base = Base::load_in(config, checkpoint, precision, device)?;

@@ -6,6 +6,7 @@ use crate::{
     edge::In,
     error::{Error, Result},
     kinds::ModelFiles,
+    memory::{self, Pass},
     precision::Precision,
     prefix::{self, Below, Prefix},
     stage::{Context, Needs, Stage},
@@ -68,6 +69,10 @@ impl Stage for PrefixStates {
             let mend = "set `local.prefix: Recompute`, which keeps none of them, or make room";
             return Err(Error::failed(message).with_hint(mend));
         }
+        let pass = Pass::over(&data, prefix::BATCH, base.path());
+        let bytes = memory::evaluation(config, None, &pass)?;
+        let mend = "set `local.prefix: Recompute`, or run fewer steps side by side with `-j`";
+        cx.session().require(bytes.total(), "this pass over the examples", mend)?;
         let mut file = cx.out().file(Prefix::STATES)?;
         let spans = prefix::compute(&base, &data, layer, &mut file, &mut |at| {
             cx.progress(at.step, at.steps, "batches");

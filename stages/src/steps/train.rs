@@ -7,12 +7,13 @@ use crate::{
     edge::In,
     error::Result,
     kinds::{Adapter, Head, ModelFiles, Tokens},
+    memory::{Need, Scene},
     model::LoraConfig,
     node::{GraphStage, Node},
     parts::Parts,
     prefix::{Below, Reuse},
     steps::{
-        Local, LocalTraining, Seeds,
+        Local, LocalTraining, Seeds, demand,
         federate::local_seed,
         prefix::PrefixStates,
         start::{From, Start},
@@ -83,6 +84,12 @@ impl GraphStage for Train {
             check.require(corpus.splits.contains_key("train"), format!("{name}.on"), message);
         }
         self.start(name).check_data(Some(self.on.name()), check);
+    }
+
+    fn memory(&self, name: &str, check: &mut Check<'_>, scene: &Scene<'_>) -> Need {
+        let Ok(lora) = self.start(name).lora_config(check.sources) else { return Need::Nothing };
+        let settings = [(lora, self.local.numbers(1))];
+        demand::of_training(&self.base, Some(self.on.name()), &settings, 1, check, scene)
     }
 
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {
