@@ -5,8 +5,7 @@ use std::path::Path;
 /// Keeps the kernels that are compiled for a GPU, and which variant of each was fastest, in a file in `folder`; a later
 /// process on the same machine begins with them. To be called before a device is opened.
 ///
-/// Burn's own variables (`CUBECL_DEBUG_LOG` and the like) still hold; a `burn.toml` or `cubecl.toml` that lies about is
-/// not read.
+/// `CubeCL`'s own variables (`CUBECL_DEBUG_LOG` and the like) still hold; a `cubecl.toml` that lies about is not read.
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 pub fn keep(folder: &Path) {
     use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig as _, cache::CacheConfig};

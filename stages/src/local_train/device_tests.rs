@@ -2,7 +2,7 @@
 
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, panic::AssertUnwindSafe};
 
 use super::*;
 use crate::device::{Found, devices};
@@ -112,10 +112,10 @@ fn memory_that_is_not_there_is_a_sentence_and_the_device_goes_on() {
     let Some(gpu) = gpu() else { return };
     let base = LLAMA.base_on(&gpu.device, Precision::F32);
     // Four TiB in one piece: refused at once, so that nothing of it is ever touched.
-    let asked = std::panic::catch_unwind(|| {
+    let asked = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let huge = Tensor::<1>::zeros([1 << 40], &gpu.device);
         huge.sum().try_into_vec_as::<f32>().map_err(|error| error.to_string())
-    });
+    }));
     let told = match asked {
         Ok(Ok(_)) => panic!("{gpu} gave four TiB"),
         Ok(Err(told)) => told,
