@@ -1,5 +1,7 @@
 //! Products of f32 matrices on one thread.
 
+use std::cell::RefCell;
+
 use gemm::Parallelism;
 
 /// A matrix that lies in a slice.
@@ -105,6 +107,43 @@ pub(super) fn product(out: MatrixMut<'_>, write: Write, a: Matrix<'_>, b: Matrix
     }
 }
 
+/// [`product`] goes other ways, with sums in another order, for a single row and for up to so many results.
+const FEW_RESULTS: usize = 256;
+
+/// `out (+)= x·weight` of `x` `[rows, depth]` and `weight` `[depth, columns]`: what a row gives does not depend on the
+/// rows beside it, to the bit.
+pub(super) fn product_of_rows(
+    x: &[f32],
+    weight: Matrix<'_>,
+    [rows, depth, columns]: [usize; 3],
+    out: &mut [f32],
+    write: Write,
+) {
+    thread_local! {
+        static HELD: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+    }
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    // Rows of zeros beside few rows, so that these are summed as they would be beside many.
+    let least = FEW_RESULTS / columns + 2;
+    if rows >= least {
+        let (x, out) = (Matrix::new(x, [rows, depth]), MatrixMut::new(out, [rows, columns]));
+        return product(out, write, x, weight, 1.0);
+    }
+    HELD.with_borrow_mut(|[more, wide]| {
+        more.clear();
+        more.extend_from_slice(x);
+        more.resize(least * depth, 0.0);
+        wide.clear();
+        wide.extend_from_slice(out);
+        wide.resize(least * columns, 0.0);
+        let x = Matrix::new(more, [least, depth]);
+        product(MatrixMut::new(wide, [least, columns]), write, x, weight, 1.0);
+        out.copy_from_slice(&wide[..rows * columns]);
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +176,31 @@ mod tests {
                     let added = if j < columns { 0.5 * sum } else { 0.0 };
                     let wanted = f64::from(before[i * 8 + j]) + added;
                     assert!((f64::from(out[i * 8 + j]) - wanted).abs() < 1e-6, "{i}, {j}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_gives_the_same_alone_and_beside_others() {
+        for [rows, depth, columns] in [[9, 64, 5], [40, 33, 12], [300, 70, 300]] {
+            let (x, weight) = (values(rows * depth, 0.2), values(depth * columns, 0.9));
+            for turned in [false, true] {
+                let weight = if turned {
+                    Matrix::new(&weight, [columns, depth]).t()
+                } else {
+                    Matrix::new(&weight, [depth, columns])
+                };
+                let run = |x: &[f32]| {
+                    let rows = x.len() / depth;
+                    let mut out = vec![0.0; rows * columns];
+                    product_of_rows(x, weight, [rows, depth, columns], &mut out, Write::Over);
+                    out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                };
+                let all = run(&x);
+                for count in [1, 2, 3, rows / 2] {
+                    let some = run(&x[..count * depth]);
+                    assert_eq!(some, all[..count * columns], "{count} of {rows} by {columns}");
                 }
             }
         }

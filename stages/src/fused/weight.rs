@@ -3,7 +3,7 @@
 use crate::precision::Precision;
 
 use super::bf16::{Bf16Weight, Kernel};
-use super::matmul::{Matrix, MatrixMut, Write, product};
+use super::matmul::{Matrix, Write, product_of_rows};
 
 /// A frozen matrix `[out, in]`.
 #[derive(Clone, Debug)]
@@ -61,14 +61,8 @@ impl Weight {
         let rows = x.len() / inputs;
         match self {
             Self::F32 { values, shape } => {
-                let y = MatrixMut::new(y, [rows, outputs]);
-                product(
-                    y,
-                    write,
-                    Matrix::new(x, [rows, inputs]),
-                    Matrix::new(values, *shape).t(),
-                    1.0,
-                );
+                let weight = Matrix::new(values, *shape).t();
+                product_of_rows(x, weight, [rows, inputs, outputs], y, write);
             }
             Self::Bf16(weight) => weight.forward(x, rows, y, write),
         }
@@ -80,14 +74,8 @@ impl Weight {
         let rows = dy.len() / outputs;
         match self {
             Self::F32 { values, shape } => {
-                let dx = MatrixMut::new(dx, [rows, inputs]);
-                product(
-                    dx,
-                    write,
-                    Matrix::new(dy, [rows, outputs]),
-                    Matrix::new(values, *shape),
-                    1.0,
-                );
+                let weight = Matrix::new(values, *shape);
+                product_of_rows(dy, weight, [rows, outputs, inputs], dx, write);
             }
             Self::Bf16(weight) => weight.backward(dy, rows, dx, write),
         }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use super::super::matmul::{Matrix, MatrixMut, Write, product};
+use super::super::matmul::{Matrix, Write, product_of_rows};
 use super::rounding::in_f32;
 
 /// A matrix `[out, in]`, row by row, of f32 that are a bf16.
@@ -12,9 +12,6 @@ pub(super) struct Plain {
     values: Vec<f32>,
     shape: [usize; 2],
 }
-
-/// The product of f32 goes other ways, with sums in another order, for a single row and for up to so many results.
-const FEW_RESULTS: usize = 256;
 
 impl Plain {
     /// Rounds `values`, `[out, in]`.
@@ -51,25 +48,11 @@ fn multiply(
     write: Write,
 ) {
     thread_local! {
-        static HELD: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+        static ROUNDED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
     }
-    if rows == 0 || columns == 0 {
-        return;
-    }
-    // Rows of zeros beside few rows, so that these are summed as they would be beside many.
-    let most = rows.max(FEW_RESULTS / columns + 2);
-    HELD.with_borrow_mut(|[rounded, wide]| {
+    ROUNDED.with_borrow_mut(|rounded| {
         rounded.clear();
         rounded.extend(x.iter().copied().map(in_f32));
-        rounded.resize(most * depth, 0.0);
-        let left = Matrix::new(rounded, [most, depth]);
-        if most == rows {
-            return product(MatrixMut::new(out, [rows, columns]), write, left, weight, 1.0);
-        }
-        wide.clear();
-        wide.extend_from_slice(out);
-        wide.resize(most * columns, 0.0);
-        product(MatrixMut::new(wide, [most, columns]), write, left, weight, 1.0);
-        out.copy_from_slice(&wide[..rows * columns]);
+        product_of_rows(rounded, weight, [rows, depth, columns], out, write);
     });
 }
