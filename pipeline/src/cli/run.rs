@@ -91,8 +91,8 @@ impl Run {
         // A device that was asked for by name is looked for before anything is written.
         let named = !self.device.is_auto() || project.exact();
         let found = if named { device::choose_all(&self.device)? } else { Vec::new() };
-        let names: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
-        let device = names.join(",");
+        let device: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
+        let device = device.join(",");
         let fresh = world.store().is_none();
         let plan = self.resolved_plan(&project, &world, &device)?;
         if fresh {
