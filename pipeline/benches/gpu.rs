@@ -8,9 +8,11 @@
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints and may panic")]
 
 #[path = "step/batches.rs"]
+#[expect(dead_code, reason = "the benchmark of a step uses the rest")]
 mod batches;
 #[path = "measure/llama.rs"]
 mod llama;
+#[expect(dead_code, reason = "the other benchmarks use the rest")]
 mod measure;
 
 use std::{

@@ -89,10 +89,10 @@ impl Run {
             .with_kernels(self.kernels.into(), self.jobs.map_or(0, NonZeroUsize::get))
             .with_room(memory::available);
         // A device that was asked for by name is looked for before anything is written.
-        let is_named = !self.device.is_auto() || project.exact();
-        let found = if is_named { device::choose_all(&self.device)? } else { Vec::new() };
-        let names: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
-        let device = names.join(",");
+        let named = !self.device.is_auto() || project.exact();
+        let found = if named { device::choose_all(&self.device)? } else { Vec::new() };
+        let device: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
+        let device = device.join(",");
         let fresh = world.store().is_none();
         let plan = self.resolved_plan(&project, &world, &device)?;
         if fresh {

@@ -250,14 +250,17 @@ impl Stage for LocalTraining {
     fn most_together(steps: &[&Self], cxs: &[Context<'_>]) -> Result<usize> {
         let (Some(first), Some(cx)) = (steps.first(), cxs.first()) else { return Ok(1) };
         let config = Config::parse(&cx.tree(&first.base)?.blob("config.json")?)?;
-        let mut most = 0;
+        let (mut most, mut causal) = (0, false);
         for (step, cx) in steps.iter().zip(cxs) {
             let Client { data, lora, start, .. } = step.client(cx)?;
-            let load = cohort::client(&config, &lora, &data, step.local.batch, start.length());
-            most = most.max(load);
+            causal |= data.objective().is_causal();
+            let pass = Pass::over(&data, step.local.batch, memory::Path::Stock);
+            let (classes, checkpoint) = (start.classes(), step.local.checkpoint);
+            let client = memory::training(&config, &lora, classes, &pass, checkpoint)?;
+            most = most.max(client.total());
         }
-        let memory = cx.session().device()?.memory();
-        Ok(cohort::most(memory, cohort::base(&config), most))
+        let base = memory::base(&config, causal, first.local.precision);
+        Ok(cohort::most(cx.session().device()?.memory(), base, most))
     }
 
     fn run_together(steps: &[&Self], cxs: &mut [Context<'_>]) -> Result<()> {
