@@ -5,9 +5,9 @@ use std::ops::Range;
 use crate::model::{Batch, Rows};
 
 /// At least about so many tokens go through the base together: fewer make slow products.
-const TOKENS: usize = 192;
-/// No more chunks than this are made of the rows of a client: they keep some threads busy, and longer chunks make
-/// faster products.
+const TOKENS: usize = 128;
+/// The most chunks that are made of the rows of a client: they keep some threads busy, and longer chunks make faster
+/// products. There are one, two or four, so that two threads have equal shares.
 const MOST: usize = 4;
 
 /// Some rows of one client, their tokens in sequence.
@@ -74,7 +74,7 @@ pub(super) fn cut(batch: &Batch, wanted: Rows) -> Vec<Chunk> {
 /// sums over chunks are the same for any number of threads.
 fn shares(lengths: &[usize]) -> Vec<Range<usize>> {
     let total: usize = lengths.iter().sum();
-    let count = total.div_ceil(TOKENS).clamp(1, MOST);
+    let count = 1 << (total / TOKENS).clamp(1, MOST).ilog2();
     let (mut parts, mut start, mut before) = (Vec::new(), 0, 0);
     for (row, length) in lengths.iter().enumerate() {
         // A part ends with the row whose middle lies beyond the part's share.
@@ -163,10 +163,10 @@ mod tests {
             let longest = lengths.iter().max().unwrap();
             for part in &parts {
                 let size: usize = lengths[part.clone()].iter().sum();
-                let share = TOKENS.max(total.div_ceil(MOST));
+                let share = (2 * TOKENS).max(total.div_ceil(MOST));
                 assert!(size > 0 && size <= share + longest, "{size} of {total}");
             }
-            assert!(parts.len() <= total.div_ceil(TOKENS).min(MOST));
+            assert!(parts.len() <= MOST);
         }
         assert_eq!(shares(&[24; 16]), [0..8, 8..16]);
         assert!(shares(&[]).is_empty());
