@@ -17,7 +17,7 @@ use crate::memory::Path;
 use crate::precision::Precision;
 
 impl Base {
-    /// The same base with blocks that are run by the CPU's own kernels ([`crate::fused`]), on `threads`; its weights
+    /// The same base with blocks that are run by the CPU's own kernels (`crate::fused`), on `threads`; its weights
     /// are moved, block by block.
     ///
     /// # Panics
