@@ -8,7 +8,6 @@ use crate::{
     memory::{self, Demand, Need, Pass, Path, Scene, Texts},
     model::{Config, LoraConfig},
     node::Node,
-    precision::Precision,
     tokenize::Task,
 };
 
@@ -24,10 +23,8 @@ pub(super) fn of_training(
     let Some((config, task, sizes)) = known(base, tokens, check, scene) else {
         return Need::Unknown;
     };
-    let precision = settings.first().map_or(Precision::F32, |(_, numbers)| numbers.precision);
-    let path = path(scene, precision);
     let each = settings.iter().filter_map(|(lora, numbers)| {
-        let pass = pass(numbers.batch, sizes, task, path);
+        let pass = pass(numbers.batch, sizes, task, scene.path);
         memory::training(&config, lora, 0, &pass, numbers.checkpoint).ok()
     });
     // What does not fit the base is told by the checks.
@@ -39,10 +36,7 @@ pub(super) fn of_training(
     if settings.iter().any(|(_, numbers)| numbers.checkpoint == Checkpoint::None) {
         mends.push("set `local.checkpoint: Block`");
     }
-    if precision.is_f32() {
-        mends.push("set `local.precision: Bf16`");
-    }
-    let base = memory::base(&config, *task != Task::Classify, precision);
+    let base = memory::base(&config, *task != Task::Classify);
     Need::Known(Demand { base, each, most, mends })
 }
 
@@ -50,22 +44,17 @@ pub(super) fn of_training(
 pub(super) fn of_evaluation(
     base: &In<ModelFiles>,
     tokens: &str,
-    (batch, precision): (usize, Precision),
+    batch: usize,
     check: &mut Check<'_>,
     scene: &Scene<'_>,
 ) -> Need {
     let Some((config, task, sizes)) = known(base, Some(tokens), check, scene) else {
         return Need::Unknown;
     };
-    let pass = pass(batch, sizes, task, path(scene, precision));
+    let pass = pass(batch, sizes, task, scene.path);
     let Ok(each) = memory::evaluation(&config, None, &pass) else { return Need::Nothing };
-    let base = memory::base(&config, *task != Task::Classify, precision);
+    let base = memory::base(&config, *task != Task::Classify);
     Need::Known(Demand { base, each, most: 1, mends: vec!["set a smaller `batch`"] })
-}
-
-/// Which code computes: fedpipe's own kernels multiply in f32 alone.
-fn path(scene: &Scene<'_>, precision: Precision) -> Path {
-    if precision.is_f32() { scene.path } else { Path::Stock }
 }
 
 /// The largest pass over batches of `batch` examples.

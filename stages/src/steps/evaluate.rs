@@ -133,13 +133,7 @@ impl GraphStage for Evaluate {
     }
 
     fn memory(&self, _name: &str, check: &mut Check<'_>, scene: &Scene<'_>) -> Need {
-        demand::of_evaluation(
-            &self.base,
-            self.on.name(),
-            (self.batch, self.precision),
-            check,
-            scene,
-        )
+        demand::of_evaluation(&self.base, self.on.name(), self.batch, check, scene)
     }
 
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {

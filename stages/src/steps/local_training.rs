@@ -259,7 +259,7 @@ impl Stage for LocalTraining {
             let client = memory::training(&config, &lora, classes, &pass, checkpoint)?;
             most = most.max(client.total());
         }
-        let base = memory::base(&config, causal, first.local.precision);
+        let base = memory::base(&config, causal);
         Ok(cohort::most(cx.session().device()?.memory(), base, most))
     }
 
