@@ -1,12 +1,9 @@
 //! The CPU's own kernels against Burn's operations, on small models of both families.
 
-use std::sync::Arc;
-
 use burn::tensor::{Device, Tensor, TensorData};
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::model::recorded::apart;
-use crate::model::tiny::{BLOOM, LLAMA, Tiny};
+use crate::model::tiny::{BLOOM, LLAMA, Tiny, threads};
 use crate::model::{
     Adapters, Base, Batch, Config, Dropout, Factors, Layers, Layout, LoraConfig, Read, Row, Tape,
     Targets,
@@ -18,10 +15,6 @@ use crate::seed::Draws;
 /// Six query heads share two key and value heads.
 const GROUPED: Tiny = Tiny("families/llama-gqa-llama3");
 const MODELS: [Tiny; 3] = [LLAMA, GROUPED, BLOOM];
-
-fn threads(count: usize) -> Arc<ThreadPool> {
-    Arc::new(ThreadPoolBuilder::new().num_threads(count).build().unwrap())
-}
 
 /// Rows of two clients with several reads, enough of them for several chunks.
 fn batch(config: &Config) -> Batch {
@@ -119,7 +112,7 @@ fn near(found: &Found, wanted: &Found, what: &str) {
 #[test]
 fn hidden_states_and_gradients_are_those_of_the_stock_operations() {
     for model in MODELS {
-        let (stock, fused) = (model.base(), model.base().fused(threads(2)));
+        let [stock, fused] = model.by_each_kernel();
         let lora = settings(Layers::All);
         let all = Parts::FACTORS | Parts::HEAD;
         for rate in [0.0, 0.3] {

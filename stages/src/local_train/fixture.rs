@@ -69,8 +69,3 @@ pub(super) fn slope(
     let loss: f32 = loss.into_scalar();
     (trainer.named(&gradient).unwrap().remove(0), f64::from(loss))
 }
-
-/// A pool for the CPU's own kernels.
-pub(super) fn threads(count: usize) -> std::sync::Arc<rayon::ThreadPool> {
-    std::sync::Arc::new(rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap())
-}

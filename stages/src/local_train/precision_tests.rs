@@ -1,10 +1,8 @@
 //! Training over a base whose frozen weights are kept in another precision.
 
-use std::sync::Arc;
-
 use super::fixture::*;
 use super::*;
-use crate::model::tiny::{BLOOM, LLAMA};
+use crate::model::tiny::{BLOOM, LLAMA, threads};
 use crate::precision::Precision;
 
 fn numbers(precision: Precision) -> LocalNumbers {
@@ -80,14 +78,10 @@ fn ten_steps(base: &Base) -> (Vec<f32>, Vec<f64>) {
 #[test]
 fn the_kernels_for_bf16_train_as_the_stock_operations_do() {
     for model in [LLAMA, BLOOM] {
-        let threads = || {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-            Arc::new(pool)
-        };
         let low = || model.base_in(Precision::Bf16);
         let (wanted, losses) = ten_steps(&low());
-        let (found, found_losses) = ten_steps(&low().fused(threads()));
-        let (plain, _) = ten_steps(&model.base().fused(threads()));
+        let (found, found_losses) = ten_steps(&low().fused(threads(2)));
+        let (plain, _) = ten_steps(&model.base().fused(threads(2)));
         assert!(losses[9] < losses[0], "{model:?}: {losses:?}");
         for (found, wanted) in found_losses.iter().zip(&losses) {
             assert!((found - wanted).abs() < 1e-3 * wanted, "{model:?}: {found}, {wanted}");

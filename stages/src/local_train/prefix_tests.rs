@@ -2,11 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use super::fixture::{adapter, examples, objectives, refusal, run, threads};
+use super::fixture::{adapter, examples, objectives, refusal, run};
 use super::*;
 use crate::evaluate::{self, Adapted, Examples};
 use crate::model::Layers;
-use crate::model::tiny::{BLOOM, LLAMA};
+use crate::model::tiny::{BLOOM, LLAMA, threads};
 use crate::prefix::Prefix;
 
 fn numbers() -> LocalNumbers {

@@ -31,15 +31,20 @@ impl Trace {
     }
 
     fn follow(&self) {
-        let base = self.model.base();
+        for base in self.model.by_each_kernel() {
+            self.follow_by(&base);
+        }
+    }
+
+    fn follow_by(&self, base: &Base) {
         let before = self.model.bytes("train_adamw/adapter_before.safetensors");
         let before = AdapterTensors::from_safetensors(&before).unwrap();
         let lora = LoraConfig::of_rank(8);
         let objective = &Objective::Classify;
         let client = Client::new(&before, &lora, 0, 5, objective);
-        let mut trainer = Trainer::new(&base, &[client], &self.numbers).unwrap();
+        let mut trainer = Trainer::new(base, &[client], &self.numbers).unwrap();
         for (step, recorded) in self.losses().into_iter().enumerate() {
-            let batch = self.batch(&base, step);
+            let batch = self.batch(base, step);
             if [0, 4].contains(&step) {
                 let (gradient, _) = trainer.gradient(std::slice::from_ref(&batch)).unwrap();
                 let gradient = trainer.named(&gradient).unwrap().remove(0);
@@ -61,7 +66,7 @@ impl Trace {
         let after = trainer.adapters().unwrap().remove(0);
         let recorded = self.model.path(&format!("{}/final_eval.safetensors", self.folder));
         let recorded = Recorded::open(&recorded).floats("logits").1;
-        let far = apart(&logits(self.model, &base, &after), &recorded);
+        let far = apart(&logits(self.model, base, &after), &recorded);
         assert!(far < 5e-5, "the logits afterwards: {far}");
     }
 
@@ -118,8 +123,8 @@ fn a_round_of_fedavg_is_the_recorded_round() {
         client_batches: Vec<Vec<usize>>,
         client_losses: Vec<Vec<f64>>,
     }
-    for model in [LLAMA, BLOOM] {
-        let base = model.base();
+    let of = |model: Tiny| model.by_each_kernel().map(|base| (model, base));
+    for (model, base) in [LLAMA, BLOOM].into_iter().flat_map(of) {
         let round: Round = serde_json::from_slice(&model.bytes("fedavg/fedavg.json")).unwrap();
         let read = |name: &str| {
             let bytes = model.bytes(&format!("{name}.safetensors"));
@@ -330,7 +335,7 @@ fn accumulated_parts_make_the_step_of_the_whole_batch() {
 /// good as each other, and not the same.
 #[test]
 fn accumulated_parts_have_the_gradient_of_the_whole_batch() {
-    for base in [LLAMA.base(), BLOOM.base(), LLAMA.base().fused(fixture::threads(1))] {
+    for base in [LLAMA.base(), BLOOM.base(), LLAMA.base().fused(tiny::threads(1))] {
         let data = fixture::examples(16, 8);
         let sets = fixture::objectives(&data)
             .into_iter()

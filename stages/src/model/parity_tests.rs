@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 
 use super::recorded::{Recorded, apart};
-use super::tiny::{BLOOM, LLAMA, Tiny};
+use super::tiny::{BLOOM, LLAMA, Tiny, threads};
 use super::{
     Base, Batch, Checkpoint, Config, Factors, Layout, LoraConfig, NamedFile, SINGLE_FILE,
     read_classes,
@@ -25,6 +25,11 @@ struct Case {
 impl Case {
     fn tiny(model: Tiny) -> Self {
         Self { base: model.base(), folder: model.path("") }
+    }
+
+    /// The same base by the CPU's own kernels.
+    fn fused(self) -> Self {
+        Self { base: self.base.fused(threads(2)), ..self }
     }
 
     /// The real model, where two variables name its folder and that of its recordings.
@@ -95,6 +100,18 @@ impl Case {
         self.classifier(rows, &factors, "seqcls.safetensors")
     }
 
+    /// How far the hidden states between blocks are from the recorded ones, by the CPU's own kernels.
+    fn between_blocks(&self, batch: &Batch, causal: &Recorded) -> f32 {
+        let width = self.base.config().hidden;
+        let far = |layer: usize| {
+            let (_, recorded) = causal.floats(&format!("hidden.{layer}"));
+            let rows = recorded.chunks_exact(batch.width() * width).zip(batch.lengths());
+            let rows = rows.flat_map(|(row, length)| &row[..length * width]);
+            apart(&self.base.below(batch, layer), &rows.copied().collect::<Vec<f32>>())
+        };
+        (0..self.base.config().layers).map(far).fold(0.0, f32::max)
+    }
+
     fn classifier(&self, rows: &[Vec<u32>], factors: &Factors, recorded: &str) -> f32 {
         let hidden = self.base.read(&self.batch(rows), Some(factors), None);
         let logits = read_classes(hidden, factors.score().unwrap());
@@ -129,16 +146,19 @@ fn hidden_states_and_causal_logits(model: Tiny) {
     let far = Case::row_apart(&adapted, &batch, 3, &recorded);
     assert!(far < 1e-4, "with the adapter: {far}");
     assert!(Case::row_apart(&plain, &batch, 3, &recorded) > 1e-2, "the adapter does something");
+    let far = case.fused().between_blocks(&batch, &causal);
+    assert!(far < 1e-4, "by the CPU's own kernels: {far}");
 }
 
 fn classifier_logits(model: Tiny) {
-    let case = Case::tiny(model);
-    let rows = case.recorded("causal.safetensors").rows("input_ids", "attention_mask");
-    let far = case.plain_classifier(&rows);
-    assert!(far < 2e-5, "{far}");
-    let factors = case.factors(&case.adapter("lora_seqcls/adapter_model.safetensors"));
-    let far = case.classifier(&rows, &factors, "lora_seqcls.safetensors");
-    assert!(far < 2e-5, "with the adapter: {far}");
+    for case in [Case::tiny(model), Case::tiny(model).fused()] {
+        let rows = case.recorded("causal.safetensors").rows("input_ids", "attention_mask");
+        let far = case.plain_classifier(&rows);
+        assert!(far < 2e-5, "{far}");
+        let factors = case.factors(&case.adapter("lora_seqcls/adapter_model.safetensors"));
+        let far = case.classifier(&rows, &factors, "lora_seqcls.safetensors");
+        assert!(far < 2e-5, "with the adapter: {far}");
+    }
 }
 
 #[test]
@@ -208,11 +228,16 @@ fn logits_of_smollm2() {
         eprintln!("causal logits with the adapter, row {row}: {far:e}");
         assert!(far < 5e-4, "row {row}: {far}");
     }
-    let far = case.plain_classifier(&rows);
+    classifiers_of_smollm2(&case, &rows);
+    classifiers_of_smollm2(&case.fused(), &rows);
+}
+
+fn classifiers_of_smollm2(case: &Case, rows: &[Vec<u32>]) {
+    let far = case.plain_classifier(rows);
     eprintln!("classifier: {far:e}");
     assert!(far < 1e-4, "{far}");
     let factors = case.factors(&case.adapter("lora_seqcls/adapter_model.safetensors"));
-    let far = case.classifier(&rows, &factors, "lora_seqcls.safetensors");
+    let far = case.classifier(rows, &factors, "lora_seqcls.safetensors");
     eprintln!("classifier with the adapter: {far:e}");
     assert!(far < 1e-4, "{far}");
 }
@@ -220,6 +245,16 @@ fn logits_of_smollm2() {
 #[test]
 fn the_training_trace_of_smollm2() {
     let Some(case) = Case::smollm2() else { return };
+    follow_smollm2(&case);
+}
+
+#[test]
+fn the_training_trace_of_smollm2_by_the_kernels_of_the_cpu() {
+    let Some(case) = Case::smollm2() else { return };
+    follow_smollm2(&case.fused());
+}
+
+fn follow_smollm2(case: &Case) {
     let before = case.adapter("train_adamw/adapter_before.safetensors");
     let (lora, numbers) = (LoraConfig::of_rank(8), LocalNumbers::new(8, Optimizer::adamw(1e-3)));
     let objective = &Objective::Classify;

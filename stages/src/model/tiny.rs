@@ -1,8 +1,10 @@
 //! The tiny models of the tests and what was recorded of them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use burn::tensor::Device;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::{Base, Checkpoint, Config, INDEX_FILE, NamedFile};
 use crate::precision::Precision;
@@ -46,6 +48,11 @@ impl Tiny {
         self.base_in(Precision::F32)
     }
 
+    /// The base by Burn's operations, and by the CPU's own kernels.
+    pub(crate) fn by_each_kernel(self) -> [Base; 2] {
+        [self.base(), self.base().fused(threads(2))]
+    }
+
     /// The same, with linear modules that multiply in `precision`.
     pub(crate) fn base_in(self, precision: Precision) -> Base {
         self.base_on(&Device::flex(), precision)
@@ -63,6 +70,11 @@ impl Tiny {
         }
         base
     }
+}
+
+/// A pool for the CPU's own kernels.
+pub(crate) fn threads(count: usize) -> Arc<ThreadPool> {
+    Arc::new(ThreadPoolBuilder::new().num_threads(count).build().unwrap())
 }
 
 pub(crate) fn bytes(name: &str) -> Vec<u8> {
