@@ -46,7 +46,7 @@ struct Options {
     /// Examples scored after each round
     #[arg(long, default_value_t = 250)]
     scored: usize,
-    /// What fedpipe multiplies in when it trains: F32, Bf16
+    /// What fedpipe multiplies in when it trains and when it scores: F32, Bf16
     #[arg(long, value_delimiter = ',', default_value = "F32,Bf16")]
     precision: Vec<String>,
     /// Peers: plain, flower-1 (one thread a client), flower-2 (two threads)
@@ -148,7 +148,7 @@ fn sides<'a>(
     for precision in &options.precision {
         let set = match precision.as_str() {
             "F32" => Vec::new(),
-            other => vec![format!("fed.local.precision={other}")],
+            other => ["fed.local", "score"].map(|at| format!("{at}.precision={other}")).to_vec(),
         };
         let jobs = threads.clone();
         let command = move || {

@@ -35,7 +35,7 @@ pub(super) struct Site<'a> {
 
 /// Where dropout masks come from.
 pub(super) struct Masks<'a> {
-    pub(super) dropout: &'a Dropout,
+    pub(super) dropout: &'a Dropout<'a>,
     pub(super) batch: &'a crate::model::Batch,
 }
 

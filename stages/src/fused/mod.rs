@@ -89,7 +89,7 @@ pub(crate) struct Pass<'a> {
     /// The adapter of each client; none for the base alone.
     pub(crate) adapters: &'a [Adapter],
     /// The masks for what goes into adapters.
-    pub(crate) dropout: Option<&'a Dropout>,
+    pub(crate) dropout: Option<&'a Dropout<'a>>,
 }
 
 impl Pass<'_> {

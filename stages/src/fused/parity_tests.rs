@@ -80,7 +80,7 @@ fn run(base: &Base, lora: &LoraConfig, parts: Parts, rate: f64, tape: Tape) -> F
         own: &[&own, &own],
     };
     let batch = batch(base.config());
-    let dropout = Dropout::new(vec![(7, rate), (8, rate)], 3, 1, &device);
+    let dropout = Dropout::new(vec![(7, rate), (8, rate)], 3, &[], &device);
     let forward = base.forward(&batch, &adapters, dropout.as_ref(), tape);
     let hidden: Vec<f32> = forward.hidden.clone().try_into_vec_as().unwrap();
     // Reads that only fill up weigh nothing.

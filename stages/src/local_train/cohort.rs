@@ -139,7 +139,7 @@ impl<'a> Trainer<'a> {
         let mut sum: Option<(Tensor<2>, Tensor<2>)> = None;
         for (at, part) in parts.iter().enumerate() {
             let rates = self.members.iter().map(|member| (member.seed, member.dropout)).collect();
-            let dropout = Dropout::new(rates, self.done, at, self.base.device());
+            let dropout = Dropout::new(rates, self.done, &parts[..at], self.base.device());
             let forward = self.base.forward(part, &adapters, dropout.as_ref(), tape);
             let hidden = forward.hidden.clone().autodiff().require_grad();
             let (loss, losses) = self.head.loss(&hidden, score.as_ref(), part, &totals)?;

@@ -26,7 +26,7 @@ pub(super) struct Pass<'a> {
     pub(super) batch: &'a Batch,
     pub(super) positions: &'a Positions,
     pub(super) factors: Option<&'a Factors>,
-    pub(super) dropout: Option<&'a Dropout>,
+    pub(super) dropout: Option<&'a Dropout<'a>>,
     pub(super) layer: usize,
     /// The rows that stand in the tensor a linear module is given.
     pub(super) rows: Rows,

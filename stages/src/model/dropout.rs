@@ -8,21 +8,27 @@ use crate::seed::Draws;
 
 /// The draws of one pass: a mask for each adapted module.
 ///
-/// A client's draws are named by its own seed, the step, the part of the step, the block and the module, and are
-/// made for its real tokens only: neither the other clients of the cohort nor the padding change them.
-pub struct Dropout {
+/// A client's draws are named by its own seed, the step, the block and the module, and are made for its real tokens
+/// only, row after row of the step: neither the other clients of the cohort, nor the padding, nor into how many batches
+/// the step is cut change them.
+pub struct Dropout<'a> {
     clients: Vec<(u64, f64)>,
     step: u64,
-    part: usize,
+    earlier: &'a [Batch],
     device: Device,
 }
 
-impl Dropout {
-    /// `clients` are the seed and the rate of each client; `part` counts the batches that one step accumulates.
+impl<'a> Dropout<'a> {
+    /// `clients` are the seed and the rate of each client; `earlier` are the batches of the same step before this one.
     /// `None` where no client drops anything.
-    pub fn new(clients: Vec<(u64, f64)>, step: u64, part: usize, device: &Device) -> Option<Self> {
+    pub fn new(
+        clients: Vec<(u64, f64)>,
+        step: u64,
+        earlier: &'a [Batch],
+        device: &Device,
+    ) -> Option<Self> {
         let wanted = clients.iter().any(|&(_, rate)| rate > 0.0);
-        wanted.then(|| Self { clients, step, part, device: device.clone() })
+        wanted.then(|| Self { clients, step, earlier, device: device.clone() })
     }
 
     /// The factors `[K, rows, width]` for the input of one module: 0, or `1 / (1 - rate)`.
@@ -44,6 +50,7 @@ impl Dropout {
                 continue;
             }
             let mut draws = self.draws(client, layer, slot);
+            draws.seek(self.before(client, rows, width));
             let own = &mut values[client * per_client * width..];
             match rows {
                 Rows::All => {
@@ -52,7 +59,10 @@ impl Dropout {
                         draw(&mut draws, rate, &mut own[start..start + length * width]);
                     }
                 }
-                Rows::Read => draw(&mut draws, rate, &mut own[..batch.own_reads(client) * width]),
+                Rows::Read => {
+                    let reads = own.chunks_exact_mut(width).take(batch.own_reads(client));
+                    reads.for_each(|read| draw(&mut draws, rate, read));
+                }
             }
         }
         let shape = [batch.clients(), per_client, width];
@@ -66,48 +76,64 @@ pub(crate) struct Ragged<'a> {
     client: usize,
     rate: f64,
     draws: Draws,
+    /// The words of the stream that earlier batches of the step have taken.
+    before: usize,
     /// The whole mask, where only reads are masked.
     reads: Vec<f32>,
 }
 
-impl Dropout {
+impl Dropout<'_> {
     /// The same masks as those that are drawn for padded rows, of one client; `None` where it drops nothing.
-    pub(crate) fn ragged<'a>(
+    pub(crate) fn ragged<'b>(
         &self,
-        batch: &'a Batch,
+        batch: &'b Batch,
         client: usize,
         rows: Rows,
         layer: usize,
         slot: usize,
         width: usize,
-    ) -> Option<Ragged<'a>> {
+    ) -> Option<Ragged<'b>> {
         let (_, rate) = self.clients[client];
         if rate <= 0.0 {
             return None;
         }
         let mut draws = self.draws(client, layer, slot);
+        let before = self.before(client, rows, width);
         let mut reads = Vec::new();
         if rows == Rows::Read {
+            draws.seek(before);
             reads.resize(batch.own_reads(client) * width, 1.0);
-            draw(&mut draws, rate, &mut reads);
+            reads.chunks_exact_mut(width).for_each(|read| draw(&mut draws, rate, read));
         }
-        Some(Ragged { batch, client, rate, draws, reads })
+        Some(Ragged { batch, client, rate, draws, before, reads })
     }
 
     fn draws(&self, client: usize, layer: usize, slot: usize) -> Draws {
-        let name = [self.step, self.part as u64, layer as u64, slot as u64].map(|n| n.to_string());
+        let name = [self.step, layer as u64, slot as u64].map(|n| n.to_string());
         Draws::named(self.clients[client].0, "dropout", &name.each_ref().map(String::as_str))
     }
+
+    /// The words of the stream that the earlier batches of the step have taken.
+    fn before(&self, client: usize, rows: Rows, width: usize) -> usize {
+        let of = |batch: &Batch| match rows {
+            Rows::All => batch.of(client).iter().map(|length| words(length * width)).sum(),
+            Rows::Read => batch.own_reads(client) * words(width),
+        };
+        self.earlier.iter().map(of).sum()
+    }
+}
+
+/// The 32-bit words of a stream that masks of `values` take; every row, and every read, begins with a whole word.
+fn words(values: usize) -> usize {
+    (values * 2).div_ceil(4)
 }
 
 impl Ragged<'_> {
     /// The mask of the first tokens of a row of the batch, as many as `values` has room for.
     pub(crate) fn of_row(&mut self, row: usize, width: usize, values: &mut [f32]) {
-        // Each row begins with a whole word of the stream.
-        let words = |length: &usize| (length * width * 2).div_ceil(4);
         let first = self.client * self.batch.rows();
-        let before = self.batch.lengths()[first..row].iter().map(words).sum();
-        self.draws.seek(before);
+        let rows = self.batch.lengths()[first..row].iter();
+        self.draws.seek(self.before + rows.map(|length| words(length * width)).sum::<usize>());
         draw(&mut self.draws, self.rate, values);
     }
 
@@ -148,7 +174,7 @@ mod tests {
         let alone = Batch::new(&[of(5)], &[vec![0]], &device);
         let both = Batch::new(&[of(20), of(5)], &[vec![0], vec![0]], &device);
         let mask = |clients: Vec<(u64, f64)>, batch: &Batch| -> Vec<f32> {
-            let dropout = Dropout::new(clients, 3, 0, &device).unwrap();
+            let dropout = Dropout::new(clients, 3, &[], &device).unwrap();
             let mask = dropout.mask(batch, Rows::All, 1, 2, 50);
             mask.try_into_vec_as().unwrap()
         };
@@ -157,6 +183,6 @@ mod tests {
         assert_eq!(first[..250], second[24 * 50..24 * 50 + 250]);
         let dropped = first[..250].iter().filter(|x| **x == 0.0).count();
         assert!((30..100).contains(&dropped), "{dropped} of 250");
-        assert!(Dropout::new(vec![(1, 0.0)], 0, 0, &device).is_none());
+        assert!(Dropout::new(vec![(1, 0.0)], 0, &[], &device).is_none());
     }
 }

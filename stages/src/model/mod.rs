@@ -207,7 +207,7 @@ impl Base {
         &self,
         batch: &Batch,
         factors: Option<&Factors>,
-        dropout: Option<&Dropout>,
+        dropout: Option<&Dropout<'_>>,
     ) -> Tensor<2> {
         let Blocks::Fused(decoder) = &self.blocks else {
             return self.run(batch, factors, dropout, Rows::Read, None);
@@ -258,7 +258,7 @@ impl Base {
         &self,
         batch: &Batch,
         factors: Option<&Factors>,
-        dropout: Option<&Dropout>,
+        dropout: Option<&Dropout<'_>>,
         keep: Rows,
         trace: Option<&mut Vec<Tensor<2>>>,
     ) -> Tensor<2> {
@@ -276,7 +276,7 @@ impl Base {
         &self,
         batch: &Batch,
         end: usize,
-        (factors, dropout, keep): (Option<&Factors>, Option<&Dropout>, Rows),
+        (factors, dropout, keep): (Option<&Factors>, Option<&Dropout<'_>>, Rows),
         mut trace: Option<&mut Vec<Tensor<2>>>,
     ) -> Tensor<2> {
         let positions = self.positions(batch.width());

@@ -46,7 +46,7 @@ pub struct Forward<'a> {
     pub hidden: Tensor<2>,
     base: &'a Base,
     batch: &'a Batch,
-    dropout: Option<&'a Dropout>,
+    dropout: Option<&'a Dropout<'a>>,
     trained: &'a Layout,
     way: Way,
 }
@@ -67,7 +67,7 @@ impl Base {
         &'a self,
         batch: &'a Batch,
         adapters: &Adapters<'a>,
-        dropout: Option<&'a Dropout>,
+        dropout: Option<&'a Dropout<'a>>,
         tape: Tape,
     ) -> Forward<'a> {
         let (trained, tensors) = adapters.trained;

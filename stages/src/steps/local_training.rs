@@ -219,7 +219,7 @@ pub struct LocalTraining {
 
 impl Stage for LocalTraining {
     const NAME: &'static str = "train";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type Output = Adapter;
 
     fn needs(&self) -> Needs {
