@@ -7,7 +7,8 @@ use std::{
 
 use artifacts::Store;
 use serde::Serialize;
-use stages::memory::{Demand, Need, Texts};
+use stages::cohort;
+use stages::memory::{self, Demand, Need, Texts};
 use stages::tokenize::TokensInfo;
 
 use crate::plan::{Plan, State};
@@ -95,38 +96,89 @@ pub fn texts(plan: &Plan, states: &[State], store: Option<&Store>, node: &str) -
     known.next()
 }
 
+/// Where a run trains, and the memory that there is for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hardware {
+    /// Steps side by side on the CPU.
+    Cpu {
+        /// Which code computes.
+        path: memory::Path,
+        /// What is free (bytes), where that is known.
+        free: Option<u64>,
+        /// The most steps at a time.
+        jobs: usize,
+    },
+    /// Cohorts of clients on a GPU.
+    Gpu {
+        /// The device, for people.
+        name: String,
+        /// What it has (bytes), where its driver says so.
+        memory: Option<u64>,
+        /// The clients of a cohort, where the user set that.
+        cohort: Option<usize>,
+    },
+}
+
+impl Hardware {
+    /// Which code computes.
+    pub fn path(&self) -> memory::Path {
+        match self {
+            Self::Cpu { path, .. } => *path,
+            Self::Gpu { .. } => memory::Path::Gpu,
+        }
+    }
+
+    /// How many steps of a stage that takes `demand` are run at once.
+    fn at_once(&self, demand: &Demand) -> usize {
+        demand.at_once(match self {
+            Self::Cpu { jobs, .. } => *jobs,
+            Self::Gpu { memory, cohort, .. } => {
+                cohort.unwrap_or_else(|| cohort::most(*memory, demand.base, demand.each.total()))
+            }
+        })
+    }
+}
+
 /// One stage's need, as `plan` shows it (bytes). What is not known yet is `null`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Line {
     /// The stage's name in the graph.
     pub stage: String,
+    /// The GPU that it is trained on, if there is one.
+    pub device: Option<String>,
     /// The frozen base, which all steps share.
     pub base: Option<u64>,
     /// The adapter of one step: its values, gradients and moments.
     pub adapter: Option<u64>,
     /// The activations of one step.
     pub activations: Option<u64>,
-    /// Steps side by side.
-    pub side_by_side: Option<usize>,
+    /// Steps at once: side by side on the CPU, as a cohort on a GPU.
+    pub at_once: Option<usize>,
     /// All of it.
     pub total: Option<u64>,
 }
 
 impl Line {
-    /// The need of `stage` with `jobs` steps side by side.
-    pub fn new(stage: &str, need: &Need, jobs: usize) -> Self {
+    /// The need of `stage` on `hardware`.
+    pub fn new(stage: &str, need: &Need, hardware: &Hardware) -> Self {
         let stage = stage.to_owned();
-        let Need::Known(demand) = need else {
-            let (base, adapter, activations, side_by_side, total) = (None, None, None, None, None);
-            return Self { stage, base, adapter, activations, side_by_side, total };
+        let device = match hardware {
+            Hardware::Gpu { name, .. } => Some(name.clone()),
+            Hardware::Cpu { .. } => None,
         };
+        let Need::Known(demand) = need else {
+            let (base, adapter, activations, at_once, total) = (None, None, None, None, None);
+            return Self { stage, device, base, adapter, activations, at_once, total };
+        };
+        let at_once = hardware.at_once(demand);
         Self {
             stage,
+            device,
             base: Some(demand.base),
             adapter: Some(demand.each.adapter),
             activations: Some(demand.each.activations),
-            side_by_side: Some(demand.side_by_side(jobs)),
-            total: Some(demand.total(jobs)),
+            at_once: Some(at_once),
+            total: Some(demand.total(at_once)),
         }
     }
 
@@ -134,17 +186,19 @@ impl Line {
     pub fn text(&self) -> String {
         let Self {
             stage,
+            device,
             base: Some(base),
             adapter: Some(adapter),
             activations: Some(activations),
-            side_by_side: Some(side_by_side),
+            at_once: Some(at_once),
             total: Some(total),
         } = self
         else {
             return format!("{}: not known yet, its base is not on this machine", self.stage);
         };
+        let device = device.as_ref().map(|device| format!(" on {device}")).unwrap_or_default();
         format!(
-            "{stage}: about {} ({} base, {side_by_side} × ({} adapter, {} activations))",
+            "{stage}{device}: about {} ({} base, {at_once} × ({} adapter, {} activations))",
             size(*total),
             size(*base),
             size(*adapter),
@@ -220,6 +274,24 @@ mod tests {
     }
 
     #[test]
+    fn a_cohort_is_as_large_as_the_memory_of_its_device_takes() {
+        let gib = 1 << 30;
+        let each = Bytes { adapter: gib, activations: 3 * gib };
+        let demand = Demand { base: 10 * gib, each, most: 12, mends: Vec::new() };
+        let line = |memory, cohort| {
+            let hardware = Hardware::Gpu { name: "cuda:0 (A GPU)".to_owned(), memory, cohort };
+            Line::new("fed", &Need::Known(demand.clone()), &hardware)
+        };
+        // A fifth of the device is left to what is not counted.
+        let text = line(Some(40 * gib), None).text();
+        let wanted = "fed on cuda:0 (A GPU): about 30.1 GiB (10.0 GiB base, 5 × (1.0 GiB adapter, 3.0 GiB activations))";
+        assert_eq!(text, wanted);
+        assert_eq!(line(Some(40 * gib), Some(2)).at_once, Some(2));
+        assert_eq!(line(Some(400 * gib), None).at_once, Some(12), "no more than there are");
+        assert_eq!(line(None, None).at_once, Some(1));
+    }
+
+    #[test]
     fn as_many_steps_run_side_by_side_as_fit() {
         let each = Bytes { adapter: 10, activations: 90 };
         let demand = Demand { base: 1000, each, most: 3, mends: Vec::new() };
@@ -231,10 +303,11 @@ mod tests {
         assert_eq!(fitting(&needs, one + 199, 8), Ok(2));
         assert_eq!(fitting(&needs, one, 8), Ok(1));
         assert_eq!(fitting(&needs, one - 1, 8).unwrap_err().0, "fed");
-        let text = Line::new("fed", &needs[0].1, 2).text();
+        let cpu = Hardware::Cpu { path: memory::Path::Fused, free: None, jobs: 2 };
+        let text = Line::new("fed", &needs[0].1, &cpu).text();
         let wanted = "fed: about 80.0 MiB (1 KiB base, 2 × (0 KiB adapter, 0 KiB activations))";
         assert_eq!(text, wanted);
-        let text = Line::new("score", &needs[1].1, 2).text();
+        let text = Line::new("score", &needs[1].1, &cpu).text();
         assert_eq!(text, "score: not known yet, its base is not on this machine");
         assert_eq!(size(1_610_612_736), "1.5 GiB");
         assert_eq!(size(150 << 20), "150 MiB");

@@ -350,6 +350,14 @@ impl Plan {
         Ok(states)
     }
 
+    /// Whether no step that is left needs a device.
+    pub fn is_idle(&self, states: &[State]) -> bool {
+        self.steps.iter().zip(states).all(|(step, state)| {
+            step.work.needs() != Needs::Device
+                || matches!(state, State::Reused { .. } | State::Unwanted)
+        })
+    }
+
     /// Marks what is not wanted, by the scores that there are, and what waits for a score.
     fn heed_stops(&self, states: &mut [State]) {
         let verdicts = self.verdicts(states);

@@ -11,15 +11,18 @@ pub use crate::fused::OutOfMemory;
 use crate::local_train::Checkpoint;
 use crate::model::{Config, Layout, LoraConfig, LoraError, Position};
 use crate::objective::{self, HeadKind, Objective};
+use crate::precision::Precision;
 use crate::token_set::TokenSet;
 
-/// Which code computes a pass.
+/// Which code computes a pass, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
-    /// Burn's stock operations: padded rows, and a graph of what gradients need.
+    /// Burn's stock operations on the CPU: padded rows, and a graph of what gradients need.
     Stock,
-    /// A fused block: rows without padding, and one set of buffers for each block.
+    /// A fused block on the CPU: rows without padding, and one set of buffers for each block.
     Fused,
+    /// Burn's stock operations on a GPU, which holds a rounded base in its own format.
+    Gpu,
 }
 
 /// One pass over the base, at its largest.
@@ -52,7 +55,7 @@ impl Pass {
     /// Tokens of a row as they are computed, and of all rows.
     fn tokens(&self) -> (f64, f64) {
         let width = match self.path {
-            Path::Stock => self.longest.next_multiple_of(8),
+            Path::Stock | Path::Gpu => self.longest.next_multiple_of(8),
             Path::Fused => self.longest,
         };
         (width as f64, (width * self.rows) as f64)
@@ -86,15 +89,17 @@ const COPIES: f64 = 10.0;
 /// Logits over the vocabulary that are held at once, and the tensors of that size.
 const VOCABULARY: f64 = 3.0 * (1 << 24) as f64;
 
-/// The bytes of a base, with its causal head if `causal`; on the CPU in any precision: rounded weights are held in f32,
-/// or packed once for each direction. A GPU that rounds them takes less.
-pub fn base(config: &Config, causal: bool) -> u64 {
-    let weight = 4;
-    let block: usize = linear(config).map(|(inputs, outputs)| inputs * outputs + outputs).sum();
+/// The bytes of a base whose linear modules multiply in `precision`, with its causal head if `causal`. The CPU takes the
+/// same in any precision: rounded weights are held in f32, or packed once for each direction.
+pub fn base(config: &Config, causal: bool, precision: Precision, path: Path) -> u64 {
+    let weight = if path == Path::Gpu && !precision.is_f32() { 2 } else { 4 };
+    let weights: usize = linear(config).map(|(inputs, outputs)| inputs * outputs).sum();
+    let biases: usize = linear(config).map(|(_, outputs)| outputs).sum();
     let vocabulary = config.vocab * config.hidden;
     let heads = if causal && !config.tied { 2 } else { 1 };
     let norms = 4 * config.hidden;
-    (config.layers * (block + norms) + heads * vocabulary + norms) as u64 * weight
+    let others = config.layers * (biases + norms) + heads * vocabulary + norms;
+    (config.layers * weights * weight + others * 4) as u64
 }
 
 /// What training one client takes whose largest pass is `pass`, with an adapter of `lora` and `classes` classes.
@@ -175,7 +180,7 @@ fn kept_of_block(config: &Config, path: Path, width: f64) -> f64 {
     match path {
         // The residuals and what comes out of the first norm; queries, keys, values and what is read; the weights of
         // attention; the gate, its sigmoid, their product and the other factor, or the four parts of GELU.
-        Path::Stock => 3.0 * hidden + 2.0 * query + 2.0 * key + weights + 4.0 * inner,
+        Path::Stock | Path::Gpu => 3.0 * hidden + 2.0 * query + 2.0 * key + weights + 4.0 * inner,
         // The same without the parts of the activation, and of the weights of attention only what makes them again.
         Path::Fused => {
             let gate = if config.position == Position::Alibi { 1.0 } else { 2.0 };
@@ -191,8 +196,12 @@ fn passing(config: &Config, path: Path, width: f64, backward: bool) -> f64 {
     let query = (config.heads * config.head_dim) as f64;
     let weights = config.heads as f64 * width;
     match (path, backward) {
-        (Path::Stock, true) => (3.0 * weights).max(4.0 * inner) + 4.0 * hidden + 3.0 * query,
-        (Path::Stock, false) => (3.0 * weights).max(4.0 * inner) + 3.0 * hidden + 3.0 * query,
+        (Path::Stock | Path::Gpu, true) => {
+            (3.0 * weights).max(4.0 * inner) + 4.0 * hidden + 3.0 * query
+        }
+        (Path::Stock | Path::Gpu, false) => {
+            (3.0 * weights).max(4.0 * inner) + 3.0 * hidden + 3.0 * query
+        }
         (Path::Fused, _) => 3.0 * inner + 5.0 * hidden + 3.0 * query,
     }
 }
@@ -233,7 +242,7 @@ pub struct Texts {
 pub struct Scene<'a> {
     /// The sizes of the token set that a stage made, where it is there already.
     pub texts: &'a dyn Fn(&str) -> Option<Texts>,
-    /// Which code will compute on the CPU.
+    /// Which code will compute.
     pub path: Path,
 }
 
@@ -255,21 +264,21 @@ pub struct Demand {
     pub base: u64,
     /// What one step takes beside it.
     pub each: Bytes,
-    /// Steps that can run side by side: the clients of a round.
+    /// Steps that can be run at once: the clients of a round.
     pub most: usize,
     /// What would make it less, for people.
     pub mends: Vec<&'static str>,
 }
 
 impl Demand {
-    /// The bytes with `jobs` steps side by side.
-    pub fn total(&self, jobs: usize) -> u64 {
-        PROGRAM + self.base + self.each.total() * self.side_by_side(jobs) as u64
+    /// The bytes with `steps` at once.
+    pub fn total(&self, steps: usize) -> u64 {
+        PROGRAM + self.base + self.each.total() * self.at_once(steps) as u64
     }
 
-    /// Steps that `jobs` workers run side by side.
-    pub fn side_by_side(&self, jobs: usize) -> usize {
-        jobs.clamp(1, self.most.max(1))
+    /// Steps that are run at once where there could be `steps`.
+    pub fn at_once(&self, steps: usize) -> usize {
+        steps.clamp(1, self.most.max(1))
     }
 }
 
@@ -301,8 +310,13 @@ mod tests {
                 })
                 .sum();
             let config = model.config();
-            let far = base(&config, true) as f64 / (counted * 4) as f64;
+            let whole = base(&config, true, Precision::Bf16, Path::Fused);
+            let far = whole as f64 / (counted * 4) as f64;
             assert!((0.98..1.02).contains(&far), "{model:?}: {far}");
+            let linear: usize = linear(&config).map(|(inputs, outputs)| inputs * outputs).sum();
+            let saved = whole - base(&config, true, Precision::F16, Path::Gpu);
+            assert_eq!(saved, 2 * (config.layers * linear) as u64, "{model:?}");
+            assert_eq!(whole, base(&config, true, Precision::F32, Path::Gpu), "{model:?}");
         }
     }
 

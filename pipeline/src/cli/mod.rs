@@ -5,6 +5,7 @@ mod completions;
 mod devices;
 mod export;
 mod gc;
+mod hardware;
 mod log;
 mod plan;
 mod run;

@@ -1,13 +1,11 @@
 //! `fedpipe plan`
 
-use std::num::NonZeroUsize;
-
 use artifacts::Digest;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use stages::memory::Path;
+use stages::device;
 
-use super::{Desk, GraphArgs};
+use super::{Desk, GraphArgs, hardware::HardwareArgs};
 use crate::{
     failure::{Exit, Failure},
     memory::Line,
@@ -20,6 +18,8 @@ use crate::{
 pub(super) struct Plan {
     #[command(flatten)]
     graph: GraphArgs,
+    #[command(flatten)]
+    hardware: HardwareArgs,
     /// Draw the graph of steps instead
     #[arg(long = "graph", value_name = "FORMAT", id = "format")]
     drawn: Option<Format>,
@@ -41,23 +41,22 @@ impl Plan {
         if self.effective {
             return effective(&project, desk);
         }
-        let device = stages::device::choose(stages::device::DeviceChoice::Auto);
-        let device = if project.exact() {
-            device.map_or_else(|_| "cpu".into(), |d| d.name)
-        } else {
-            "cpu".to_owned()
-        };
-        let plan = project.plan(&world, &device)?;
+        let asked = &self.hardware.device;
+        let named = !asked.is_auto() || project.exact();
+        let found = if named { device::choose_all(asked)? } else { Vec::new() };
+        let device: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
+        let plan = project.plan(&world, &device.join(","))?;
         let states = plan.states(world.store())?;
         if let Some(store) = world.store() {
             // Only a cache: where it cannot be written, files are hashed again.
             drop(store.stat_cache().save());
         }
         let mut memory: Vec<Line> = Vec::new();
-        if self.drawn.is_none() {
-            let needs = project.memory(&world, &plan, &states, Path::Fused);
-            let jobs = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-            memory.extend(needs.iter().map(|(stage, need)| Line::new(stage, need, jobs)));
+        // No device is looked for where nothing is left to do on one.
+        if self.drawn.is_none() && !plan.is_idle(&states) {
+            let hardware = self.hardware.on(self.hardware.session(&world).device()?);
+            let needs = project.memory(&world, &plan, &states, hardware.path());
+            memory.extend(needs.iter().map(|(stage, need)| Line::new(stage, need, &hardware)));
         }
         if let Some(format) = self.drawn {
             desk.out.line(&drawn(&plan, &states, format))?;

@@ -2,29 +2,22 @@
 
 use std::{
     collections::BTreeMap,
-    num::NonZeroUsize,
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::Instant,
 };
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
-use stages::{
-    device::{self, Asked},
-    kernels::Kernels,
-    memory::{Need, Path},
-    session::Session,
-    stage::Needs,
-};
+use stages::{device, session::Session};
 
-use super::{Desk, GraphArgs, devices_of};
+use super::{Desk, GraphArgs, hardware::HardwareArgs};
 use crate::{
     clock,
     event::{Event, Sink as _},
     execute::{self, Cohort, Settings, Shop, Sizes, Tally},
     failure::{self, Exit, Failure},
-    memory,
+    memory::{self, Hardware},
     plan::{Plan, State},
     project::Project,
     table::Table,
@@ -36,18 +29,8 @@ use crate::{
 pub(super) struct Run {
     #[command(flatten)]
     graph: GraphArgs,
-    /// Train on these devices: auto, cpu, wgpu, vulkan[:INDEX], cuda[:INDEX], or several with commas
-    #[arg(long, value_name = "DEVICES", default_value = "auto", value_parser = devices_of)]
-    device: Asked,
-    /// Train N clients of a round in one pass [default: as many as the device's memory takes]
-    #[arg(long, value_name = "N")]
-    cohort: Option<NonZeroUsize>,
-    /// Run at most N steps at a time on the CPU [default: the number of cores]
-    #[arg(short, long, value_name = "N")]
-    jobs: Option<NonZeroUsize>,
-    /// Compute by these kernels: auto takes fedpipe's own on the CPU, stock Burn's operations everywhere
-    #[arg(long, value_name = "KERNELS", default_value = "auto")]
-    kernels: Chosen,
+    #[command(flatten)]
+    hardware: HardwareArgs,
     /// After a failure, finish what does not depend on it
     #[arg(long)]
     keep_going: bool,
@@ -57,22 +40,6 @@ pub(super) struct Run {
     /// Use only what is cached; do not touch the network
     #[arg(long)]
     offline: bool,
-}
-
-/// By what the frozen base is computed.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Chosen {
-    Auto,
-    Stock,
-}
-
-impl From<Chosen> for Kernels {
-    fn from(chosen: Chosen) -> Self {
-        match chosen {
-            Chosen::Auto => Self::Auto,
-            Chosen::Stock => Self::Stock,
-        }
-    }
 }
 
 /// Set by the first Ctrl-C.
@@ -85,12 +52,11 @@ impl Run {
         let start = Instant::now();
         let world = desk.world(self.offline)?;
         let project = Project::open(&self.graph.graph, &self.graph.sets, &world)?;
-        let session = Session::new(self.device.clone(), world.hub().clone())
-            .with_kernels(self.kernels.into(), self.jobs.map_or(0, NonZeroUsize::get))
-            .with_room(memory::available);
+        let session = self.hardware.session(&world);
         // A device that was asked for by name is looked for before anything is written.
-        let named = !self.device.is_auto() || project.exact();
-        let found = if named { device::choose_all(&self.device)? } else { Vec::new() };
+        let asked = &self.hardware.device;
+        let named = !asked.is_auto() || project.exact();
+        let found = if named { device::choose_all(asked)? } else { Vec::new() };
         let device: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
         let device = device.join(",");
         let fresh = world.store().is_none();
@@ -99,7 +65,7 @@ impl Run {
             let states = plan.states(None)?;
             check_precision(&session, &plan, &states)?;
             project.check_data(&world, &plan, &states)?;
-            self.within_memory(&session, &self.needs(&project, &world, &plan, &states))?;
+            self.within_memory(&session, &project, &world, &plan, &states)?;
         }
         let store = world.make_store()?;
         // Before the first look at a record: what is found from here on stays.
@@ -109,8 +75,7 @@ impl Run {
             check_precision(&session, &plan, &states)?;
             project.check_data(&world, &plan, &states)?;
         }
-        let needs = self.needs(&project, &world, &plan, &states);
-        let lowered = self.within_memory(&session, &needs)?;
+        let lowered = self.within_memory(&session, &project, &world, &plan, &states)?;
         stop_on_signal()?;
 
         let id = clock::run_id();
@@ -177,75 +142,62 @@ impl Run {
         states: &[State],
         plan: &Plan,
     ) -> Result<(Vec<Session>, Settings), Failure> {
-        let jobs = self.side_by_side();
-        let idle = |(step, state): (&crate::plan::Step, &State)| {
-            step.work.needs() != Needs::Device
-                || matches!(state, State::Reused { .. } | State::Unwanted)
-        };
-        let idle = plan.steps.iter().zip(states).all(idle);
+        let jobs = self.hardware.side_by_side();
+        let idle = plan.is_idle(states);
         let sessions = if idle { vec![session] } else { session.by_device()? };
         let on_cpu = idle || sessions[0].device()?.is_cpu();
         let device = if on_cpu { jobs } else { sessions.len() };
         let settings = Settings {
             sizes: Sizes { net: 4, cpu: jobs, device },
             keep_going: self.keep_going,
-            cohort: Cohort { set: self.cohort, on_cpu },
+            cohort: Cohort { set: self.hardware.cohort, on_cpu },
         };
         Ok((sessions, settings))
     }
 
-    /// What the work that is left takes of the memory, as far as that is known.
-    fn needs(
+    /// The most steps that can train side by side in the memory that is free, with a word on it, where that is fewer
+    /// than there would be otherwise. A cohort on a GPU is made as large as fits.
+    fn within_memory(
         &self,
+        session: &Session,
         project: &Project,
         world: &World,
         plan: &Plan,
         states: &[State],
-    ) -> Vec<(String, Need)> {
-        let path = match self.kernels {
-            Chosen::Auto => Path::Fused,
-            Chosen::Stock => Path::Stock,
-        };
-        project.memory(world, plan, states, path)
-    }
-
-    /// The most steps that can train side by side in the memory that is free, with a word on it, where that is fewer
-    /// than there would be otherwise. What a GPU has is not known.
-    fn within_memory(
-        &self,
-        session: &Session,
-        needs: &[(String, Need)],
     ) -> Result<Option<(usize, String)>, Failure> {
-        let Some(free) = memory::available().filter(|_| !needs.is_empty()) else {
-            return Ok(None);
-        };
-        if !session.device()?.is_cpu() {
+        if plan.is_idle(states) {
             return Ok(None);
         }
-        let (jobs, room) = (self.side_by_side(), memory::size(free));
-        let fits = match memory::fitting(needs, free, jobs) {
+        let hardware = self.hardware.on(session.device()?);
+        let (bytes, jobs, there) = match &hardware {
+            Hardware::Cpu { free: Some(free), jobs, .. } => {
+                (*free, *jobs, format!("{} are free", memory::size(*free)))
+            }
+            Hardware::Gpu { name, memory: Some(bytes), .. } => {
+                (*bytes, 1, format!("{name} has {}", memory::size(*bytes)))
+            }
+            Hardware::Cpu { free: None, .. } | Hardware::Gpu { memory: None, .. } => {
+                return Ok(None);
+            }
+        };
+        let needs = project.memory(world, plan, states, hardware.path());
+        let fits = match memory::fitting(&needs, bytes, jobs) {
             Ok(fits) if fits == jobs => return Ok(None),
             Ok(fits) => fits,
             Err((stage, demand)) => {
                 let takes = memory::size(demand.total(1));
-                let message =
-                    format!("`{stage}` takes about {takes} of memory, and {room} are free");
-                let failure = Failure::usage(message);
+                let failure =
+                    Failure::usage(format!("`{stage}` takes about {takes} of memory, and {there}"));
                 return Err(demand.mends.iter().fold(failure, |failure, mend| failure.hint(*mend)));
             }
         };
-        if self.jobs.is_some() {
+        let room = memory::size(bytes);
+        if self.hardware.jobs.is_some() {
             let message = format!("{jobs} steps side by side do not find room in {room} of memory");
             return Err(Failure::usage(message).hint(format!("`-j {fits}` fits")));
         }
         let text = format!("{room} of memory are free, so at most {fits} steps train side by side");
         Ok(Some((fits, text)))
-    }
-
-    /// The steps that run at a time on the CPU.
-    fn side_by_side(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        self.jobs.map_or(cores, NonZeroUsize::get)
     }
 
     /// What `run.json` says of the run: enough to do it again, and to find what it made.

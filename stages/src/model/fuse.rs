@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use rayon::ThreadPool;
 
 use super::attention::Projections;
@@ -49,7 +49,8 @@ impl Base {
     pub fn path(&self) -> Path {
         match self.blocks {
             Blocks::Fused(_) => Path::Fused,
-            Blocks::Stock(_) => Path::Stock,
+            Blocks::Stock(_) if self.device == Device::flex() => Path::Stock,
+            Blocks::Stock(_) => Path::Gpu,
         }
     }
 

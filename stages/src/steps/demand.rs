@@ -8,6 +8,7 @@ use crate::{
     memory::{self, Demand, Need, Pass, Path, Scene, Texts},
     model::{Config, LoraConfig},
     node::Node,
+    precision::Precision,
     tokenize::Task,
 };
 
@@ -36,15 +37,20 @@ pub(super) fn of_training(
     if settings.iter().any(|(_, numbers)| numbers.checkpoint == Checkpoint::None) {
         mends.push("set `local.checkpoint: Block`");
     }
-    let base = memory::base(&config, *task != Task::Classify);
-    Need::Known(Demand { base, each, most, mends })
+    if scene.path == Path::Gpu && settings.iter().any(|(_, numbers)| numbers.precision.is_f32()) {
+        mends.push("give `local.precision: Bf16` or `F16`");
+    }
+    let causal = *task != Task::Classify;
+    let base = settings.iter().map(|(_, numbers)| numbers.precision);
+    let base = base.map(|precision| memory::base(&config, causal, precision, scene.path)).max();
+    Need::Known(Demand { base: base.unwrap_or(0), each, most, mends })
 }
 
-/// What evaluation in batches of `batch` takes.
+/// What evaluation in batches of `batch` takes, in `precision`.
 pub(super) fn of_evaluation(
     base: &In<ModelFiles>,
     tokens: &str,
-    batch: usize,
+    (batch, precision): (usize, Precision),
     check: &mut Check<'_>,
     scene: &Scene<'_>,
 ) -> Need {
@@ -53,8 +59,12 @@ pub(super) fn of_evaluation(
     };
     let pass = pass(batch, sizes, task, scene.path);
     let Ok(each) = memory::evaluation(&config, None, &pass) else { return Need::Nothing };
-    let base = memory::base(&config, *task != Task::Classify);
-    Need::Known(Demand { base, each, most: 1, mends: vec!["set a smaller `batch`"] })
+    let base = memory::base(&config, *task != Task::Classify, precision, scene.path);
+    let mut mends = vec!["set a smaller `batch`"];
+    if scene.path == Path::Gpu && precision.is_f32() {
+        mends.push("give `precision: Bf16` or `F16`");
+    }
+    Need::Known(Demand { base, each, most: 1, mends })
 }
 
 /// The largest pass over batches of `batch` examples.

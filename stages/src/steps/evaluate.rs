@@ -133,7 +133,8 @@ impl GraphStage for Evaluate {
     }
 
     fn memory(&self, _name: &str, check: &mut Check<'_>, scene: &Scene<'_>) -> Need {
-        demand::of_evaluation(&self.base, self.on.name(), self.batch, check, scene)
+        let numbers = (self.batch, self.precision);
+        demand::of_evaluation(&self.base, self.on.name(), numbers, check, scene)
     }
 
     fn unroll(&self, name: &str, to: &mut Unroll<'_>) -> Result<()> {

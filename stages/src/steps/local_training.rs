@@ -254,12 +254,12 @@ impl Stage for LocalTraining {
         for (step, cx) in steps.iter().zip(cxs) {
             let Client { data, lora, start, .. } = step.client(cx)?;
             causal |= data.objective().is_causal();
-            let pass = Pass::over(&data, step.local.batch, memory::Path::Stock);
+            let pass = Pass::over(&data, step.local.batch, memory::Path::Gpu);
             let (classes, checkpoint) = (start.classes(), step.local.checkpoint);
             let client = memory::training(&config, &lora, classes, &pass, checkpoint)?;
             most = most.max(client.total());
         }
-        let base = memory::base(&config, causal);
+        let base = memory::base(&config, causal, first.local.precision, memory::Path::Gpu);
         Ok(cohort::most(cx.session().device()?.memory(), base, most))
     }
 

@@ -235,7 +235,7 @@ fn load_plain(
                 let base = if let Some(base) = held {
                     base
                 } else {
-                    let bytes = memory::base(&config, causal);
+                    let bytes = memory::base(&config, causal, precision, memory::Path::Stock);
                     let mend = "use a smaller base, or a machine with more memory";
                     session.require(bytes, "the base", mend)?;
                     let checkpoint = Checkpoint::open(shards)?;
