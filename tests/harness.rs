@@ -170,6 +170,8 @@ impl Space {
         command.arg("-c").arg(format!("ulimit -v {} && exec \"$0\" \"$@\"", mib << 10));
         command.arg(whole.get_program()).args(whole.get_args()).stdin(Stdio::null());
         command.current_dir(self.dir.path());
+        // Else each thread would reserve 64 MiB of addresses, and a machine of many cores all that there are.
+        command.env("MALLOC_ARENA_MAX", "2");
         for (name, value) in whole.get_envs() {
             match value {
                 Some(value) => command.env(name, value),

@@ -55,3 +55,33 @@ fn what_cannot_fit_is_refused_before_anything_is_written() {
     // The token set is there by now, and none of its shards has as many examples.
     space.limited(LIMIT, &sets(&["run", "graph.ron", "--device", "cpu"], &[WIDE])).fine();
 }
+
+/// One client's training finds room here, and two do not.
+#[test]
+fn fewer_clients_train_side_by_side_where_memory_is_short() {
+    let space = Space::with_graph(3, 2);
+    let plan = |batch: u64| {
+        let batch = format!("fed.local.batch={batch}");
+        let plan = space.fedpipe(&sets(&["plan", "graph.ron", "--json"], &[&batch])).fine().json();
+        let of = |field: &str| plan["memory"][0][field].as_u64().unwrap();
+        (of("base"), of("adapter") + of("activations"))
+    };
+    let batch = (1 << 30) * 1000 / plan(1000).1;
+    let (base, each) = plan(batch);
+    assert!((900 << 20..1100 << 20).contains(&each), "{each} bytes");
+    let limit = 160 + ((base + each + each / 2) >> 20);
+    let edit = format!("fed.local.batch={batch}");
+    let run = |more: &[&str]| {
+        let args = [&["run", "graph.ron", "--device", "cpu"], more].concat();
+        space.limited(limit, &sets(&args, &[&edit]))
+    };
+    let two = run(&["-j", "2"]);
+    assert_eq!(two.code, 2, "{}\n{}", two.stdout, two.stderr);
+    assert!(two.stderr.contains("2 steps side by side do not find room in "), "{}", two.stderr);
+    assert!(two.stderr.contains("`-j 1` fits"), "{}", two.stderr);
+    assert!(!space.path(".fedpipe").exists(), "a store was made");
+    let free = run(&[]).fine();
+    let said = free.stdout + &free.stderr;
+    let lowered = said.contains("are free, so at most 1 steps train side by side");
+    assert_eq!(lowered, std::thread::available_parallelism().unwrap().get() > 1, "{said}");
+}
