@@ -1,5 +1,5 @@
 //! The same federation on a GPU, or on a software adapter where there is none, as on the CPU. Skipped, with a word, where
-//! this build or this machine has no Vulkan.
+//! this build or this machine has nothing for wgpu.
 
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 #![expect(clippy::print_stdout, reason = "`--nocapture` shows how near they are")]
@@ -11,13 +11,13 @@ use crate::{
     harness::{Ran, Space, project},
 };
 
-/// The first Vulkan adapter, as `--device` takes it.
-fn vulkan(space: &Space) -> Option<String> {
+/// The first adapter that wgpu finds, as `--device` takes it.
+fn gpu(space: &Space) -> Option<String> {
     let found = space.fedpipe(&["devices", "--json"]).fine().json();
     let names = found.as_array().unwrap().iter().map(|it| it["device"].as_str().unwrap());
-    let first = names.into_iter().find(|name| name.starts_with("vulkan:")).map(str::to_owned);
+    let first = names.into_iter().find(|name| name.starts_with("wgpu:")).map(str::to_owned);
     if first.is_none() {
-        eprintln!("skipped: this build or this machine has no Vulkan");
+        eprintln!("skipped: this build or this machine has nothing for wgpu");
     }
     first
 }
@@ -43,9 +43,9 @@ fn apart(found: &BTreeMap<String, f64>, wanted: &BTreeMap<String, f64>) -> f64 {
 }
 
 #[test]
-fn a_federation_on_vulkan_is_that_of_the_cpu() {
+fn a_federation_on_a_gpu_is_that_of_the_cpu() {
     let space = space();
-    let Some(device) = vulkan(&space) else { return };
+    let Some(device) = gpu(&space) else { return };
     let quickstart = project().join("graphs/quickstart.ron");
     let quickstart = quickstart.to_str().unwrap();
     let cut = ["--set", "fed.rounds=2", "--set", "shards.clients=4", "--set", "tokens.max_len=24"];
@@ -77,7 +77,7 @@ fn a_federation_on_vulkan_is_that_of_the_cpu() {
 #[test]
 fn two_workers_share_a_round() {
     let space = space();
-    let Some(device) = vulkan(&space) else { return };
+    let Some(device) = gpu(&space) else { return };
     run(&space, "graph.ron", "cpu", &["--store", "cpu"]);
     let both = format!("{device},{device}");
     let ran = run(&space, "graph.ron", &both, &[]);
@@ -95,7 +95,7 @@ fn two_workers_share_a_round() {
 #[test]
 fn kernels_are_kept_between_processes() {
     let space = space();
-    let Some(device) = vulkan(&space) else { return };
+    let Some(device) = gpu(&space) else { return };
     run(&space, "graph.ron", &device, &["--store", "first"]);
     let kept = space.inside("kernels");
     assert!(!kept.is_empty(), "a file of kernels is written");

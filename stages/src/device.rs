@@ -9,15 +9,15 @@ use crate::error::{Error, Result};
 /// One item of what `--device` asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// All CUDA devices if they are compiled in and present, else all real GPUs by Vulkan, else the CPU.
+    /// All CUDA devices if they are compiled in and present, else all real GPUs by Vulkan or wgpu, else the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// The first adapter that wgpu finds, whatever its graphics interface.
-    Wgpu,
-    /// The adapter with this index among those that Vulkan shows, software ones included; all real ones where there
-    /// is no index.
+    /// The adapter with this index among those that wgpu shows, software ones included, by whatever graphics interface
+    /// the machine has; all real ones where there is no index.
+    Wgpu(Option<usize>),
+    /// The same by Vulkan alone, with kernels in its own SPIR-V.
     Vulkan(Option<usize>),
     /// The CUDA device with this index; all of them where there is none.
     Cuda(Option<usize>),
@@ -36,16 +36,16 @@ impl FromStr for DeviceChoice {
             None => (text, None),
         };
         match (kind, index) {
+            ("wgpu", index) => Ok(Self::Wgpu(index)),
             ("vulkan", index) => Ok(Self::Vulkan(index)),
             ("cuda", index) => Ok(Self::Cuda(index)),
-            ("auto" | "cpu" | "wgpu", Some(index)) => {
-                Err(format!("`{kind}` takes no index; `vulkan:{index}` and `cuda:{index}` do"))
+            ("auto" | "cpu", Some(index)) => {
+                Err(format!("`{kind}` takes no index; `wgpu:{index}` and `cuda:{index}` do"))
             }
             ("auto", None) => Ok(Self::Auto),
             ("cpu", None) => Ok(Self::Cpu),
-            ("wgpu", None) => Ok(Self::Wgpu),
-            _ => Err("choose `auto`, `cpu`, `wgpu`, `vulkan[:INDEX]`, `cuda[:INDEX]`, or several \
-                      GPUs with commas between them"
+            _ => Err("choose `auto`, `cpu`, `wgpu[:INDEX]`, `vulkan[:INDEX]`, `cuda[:INDEX]`, or \
+                      several GPUs with commas between them"
                 .to_owned()),
         }
     }
@@ -130,7 +130,8 @@ impl fmt::Display for Found {
 /// Every device that this build reaches here, best first; the CPU is always the last.
 pub fn devices() -> Vec<Found> {
     let mut found = cuda();
-    found.extend(vulkan());
+    // What Vulkan shows, wgpu shows too.
+    found.extend(if cfg!(feature = "vulkan") { vulkan() } else { wgpu() });
     found.push(cpu());
     found
 }
@@ -166,8 +167,24 @@ fn meant(choice: DeviceChoice) -> Result<Vec<Found>> {
         DeviceChoice::Cpu => Ok(vec![cpu()]),
         DeviceChoice::Auto => Ok(automatic(&devices()).into_iter().cloned().collect()),
         DeviceChoice::Cuda(index) => listed(cuda(), index, "cuda", cfg!(feature = "cuda")),
-        DeviceChoice::Vulkan(index) => listed(vulkan(), index, "vulkan", cfg!(feature = "wgpu")),
-        DeviceChoice::Wgpu => wgpu().map(|found| vec![found]),
+        DeviceChoice::Vulkan(index) => {
+            drawn(listed(vulkan(), index, "vulkan", cfg!(feature = "vulkan"))?)
+        }
+        DeviceChoice::Wgpu(index) => drawn(listed(wgpu(), index, "wgpu", cfg!(feature = "wgpu"))?),
+    }
+}
+
+/// What Vulkan or wgpu found, unless kernels would crash its driver: the SPIR-V that Burn's compiler makes of memory that
+/// threads share is only valid where the driver lets such memory have a layout, and software adapters do not. What wgpu
+/// makes of WGSL is valid anywhere.
+fn drawn(found: Vec<Found>) -> Result<Vec<Found>> {
+    match found.iter().find(|found| cfg!(feature = "vulkan") && !found.automatic) {
+        Some(software) => {
+            let message = format!("{software} is a software adapter, and takes no SPIR-V");
+            Err(Error::input(message)
+                .with_hint("build with `--features wgpu`, without `vulkan`, to train on it"))
+        }
+        None => Ok(found),
     }
 }
 
@@ -196,9 +213,8 @@ fn listed(
 }
 
 fn not_built(kind: &str) -> Error {
-    let feature = if kind == "cuda" { "cuda" } else { "wgpu" };
     Error::input(format!("`--device {kind}` was asked for, but this fedpipe was built without it"))
-        .with_hint(format!("build it with `cargo install --path pipeline --features {feature}`"))
+        .with_hint(format!("build it with `cargo install --path pipeline --features {kind}`"))
 }
 
 fn cpu() -> Found {
@@ -215,30 +231,24 @@ fn cuda() -> Vec<Found> {
     Vec::new()
 }
 
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "vulkan")]
 fn vulkan() -> Vec<Found> {
     enumerated(burn::tensor::DeviceType::Vulkan, "vulkan")
 }
 
-#[cfg(not(feature = "wgpu"))]
+#[cfg(not(feature = "vulkan"))]
 fn vulkan() -> Vec<Found> {
     Vec::new()
 }
 
 #[cfg(feature = "wgpu")]
-fn wgpu() -> Result<Found> {
-    let device = Device::wgpu(burn::tensor::DeviceKind::DefaultDevice);
-    if vulkan().is_empty() {
-        return Err(Error::input("wgpu finds no adapter on this machine")
-            .with_hint("`fedpipe devices` lists what can be used"));
-    }
-    let part = device.identity().map_or_else(|| "unnamed".to_owned(), |it| it.name);
-    Ok(Found { name: "wgpu".into(), part, automatic: true, device })
+fn wgpu() -> Vec<Found> {
+    enumerated(burn::tensor::DeviceType::Wgpu, "wgpu")
 }
 
 #[cfg(not(feature = "wgpu"))]
-fn wgpu() -> Result<Found> {
-    Err(not_built("wgpu"))
+fn wgpu() -> Vec<Found> {
+    Vec::new()
 }
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
@@ -281,7 +291,7 @@ mod tests {
         assert_eq!(asked.0, [DeviceChoice::Cuda(Some(0)), DeviceChoice::Cuda(Some(1))]);
         assert_eq!("cuda".parse::<Asked>().unwrap().0, [DeviceChoice::Cuda(None)]);
         assert!("auto".parse::<Asked>().unwrap().is_auto());
-        assert!("vulkan:0,vulkan:0".parse::<Asked>().is_ok(), "two threads on one device");
+        assert!("wgpu:0,wgpu:0".parse::<Asked>().is_ok(), "two threads on one device");
         for wrong in ["cpu,cuda:0", "auto,auto", "cuda:", "cuda:x", "cpu:1", "gpu", ""] {
             assert!(wrong.parse::<Asked>().is_err(), "{wrong}");
         }

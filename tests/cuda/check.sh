@@ -28,17 +28,27 @@ mkdir "$scratch/driver"
 "$compiler" -O1 -shared -fPIC -o "$scratch/driver/libcuda.so" tests/cuda/fake_libcuda.c
 ln -s libcuda.so "$scratch/driver/libcuda.so.1"
 
-# run PTX-FOLDER STORE: three clients, two rounds, with a cohort and a score after each round.
-run() {
+# train PTX-FOLDER STORE BATCH: three clients, two rounds, with a cohort and a score after each round.
+train() {
     mkdir -p "$1"
     LD_LIBRARY_PATH="$scratch/driver${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" MOCK_PTX_DIR="$1" \
         FEDPIPE_KERNELS="$scratch/kernels" "$fedpipe" --store "$2" run graphs/quickstart.ron \
         --device cuda --cohort 3 --set fed.rounds=2 --set shards.clients=3 \
-        --set 'fed.local=(steps: 2, batch: 16, optimizer: AdamW(lr: 3e-3))' --json >"$scratch/events" 2>"$scratch/told" || {
+        --set "fed.local=(steps: 2, batch: $3, optimizer: AdamW(lr: 3e-3))" --json >"$scratch/events" 2>"$scratch/told"
+}
+run() {
+    train "$1" "$2" 16 || {
         tail -5 "$scratch/told"
         exit 1
     }
 }
+
+# More than the card has is refused before anything is done.
+code=0
+train "$scratch/refused" "$scratch/store-0" 60000 || code=$?
+grep "of memory, and cuda:0" "$scratch/told"
+[ "$code" -eq 2 ]
+
 run "$scratch/first" "$scratch/store-1"
 tail -1 "$scratch/events"
 grep -c '"event":"started".*"device":"cuda:0 ' "$scratch/events" | sed 's/$/ steps ran on cuda:0/'
@@ -46,7 +56,9 @@ first=$(tail -1 "$scratch/events" | grep -o '"seconds":[0-9.]*')
 made=$(find "$scratch/first" -name '*.ptx' | wc -l)
 refused=0
 for kernel in "$scratch"/first/*.ptx; do
-    "$ptxas" -arch=sm_90 -o /dev/null "$kernel" >"$scratch/ptxas" 2>&1 || {
+    # The card that the kernel is for: Burn compiles for sm_90a on an H100.
+    card=$(sed -n 's/^\.target *\([a-z0-9_]*\).*/\1/p' "$kernel" | head -1)
+    "$ptxas" -arch="$card" -o /dev/null "$kernel" >"$scratch/ptxas" 2>&1 || {
         refused=$((refused + 1))
         head -3 "$scratch/ptxas"
     }

@@ -3,12 +3,12 @@
 #
 #     bash pipeline/benches/gpu/carry.sh DIR
 #
-# FEATURES names the features (fedpipe/cuda,fedpipe/wgpu), PROFILE the profile (release); CPP=1 adds programs that use CUDA's
+# FEATURES names the features (fedpipe/cuda,fedpipe/vulkan), PROFILE the profile (release); CPP=1 adds programs that use CUDA's
 # C++ compiler.
 set -euo pipefail
 to=$(mkdir -p "${1:?name a folder}" && cd "$1" && pwd)
 cd "$(dirname "$0")/../../.."
-features=${FEATURES:-fedpipe/cuda,fedpipe/wgpu}
+features=${FEATURES:-fedpipe/cuda,fedpipe/vulkan}
 profile=${PROFILE:-release}
 target=${CARGO_TARGET_DIR:-target}
 built=$target/$([ "$profile" = dev ] && echo debug || echo "$profile")

@@ -18,7 +18,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct HardwareArgs {
-    /// Train on these devices: auto, cpu, wgpu, vulkan[:INDEX], cuda[:INDEX], or several with commas
+    /// Train on these devices: auto, cpu, wgpu[:INDEX], vulkan[:INDEX], cuda[:INDEX], or several with commas
     #[arg(long, value_name = "DEVICES", default_value = "auto", value_parser = devices_of)]
     pub(super) device: Asked,
     /// Train N clients of a round in one pass [default: as many as the device's memory takes]

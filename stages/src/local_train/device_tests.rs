@@ -12,9 +12,10 @@ use crate::peft::AdapterTensors;
 use crate::precision::Precision;
 use crate::seed::Draws;
 
-/// The best device that is not the CPU.
+/// The best device that is not the CPU, and that this build can use.
 fn gpu() -> Option<Found> {
-    let found = devices().into_iter().find(|found| !found.is_cpu());
+    let usable = |found: &Found| found.automatic || !cfg!(feature = "vulkan");
+    let found = devices().into_iter().find(|found| !found.is_cpu() && usable(found));
     if found.is_none() {
         eprintln!("skipped: this machine has no device beside the CPU");
     }
@@ -113,7 +114,7 @@ fn memory_that_is_not_there_is_a_sentence_and_the_device_goes_on() {
     let base = LLAMA.base_on(&gpu.device, Precision::F32);
     // Four TiB in one piece: refused at once, so that nothing of it is ever touched.
     let asked = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        let huge = Tensor::<1>::zeros([1 << 40], &gpu.device);
+        let huge = Tensor::<1>::zeros([1_usize << 40], &gpu.device);
         huge.sum().try_into_vec_as::<f32>().map_err(|error| error.to_string())
     }));
     let told = match asked {
